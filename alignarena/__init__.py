@@ -1,0 +1,33 @@
+"""alignarena: head-to-head comparisons of alignment methods at equal, measured budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alignarena.core.contract import Lab, Task
+from alignarena.core.registry import method
+
+if TYPE_CHECKING:
+    from alignarena.results.frame import Results
+
+__version__ = "0.1.0"
+__all__ = ["Lab", "Task", "__version__", "load_results", "method", "run"]
+
+
+def run(suite: str, **overrides: Any) -> Results:
+    """Run a suite and return its results; the same as ``alignarena run SUITE``.
+
+    Args:
+        suite: A built-in name or the path of a YAML file.
+        **overrides: ``out``, ``methods``, ``seeds`` and ``set`` (a mapping of dotted keys), as on the command line.
+    """
+    from alignarena.benchmarks.sweep import run as run_suite
+
+    return run_suite(suite, **overrides)
+
+
+def load_results(*run_dirs: str) -> Results:
+    """Read one or more run folders, complete or not."""
+    from alignarena.results.frame import load_results as load
+
+    return load(*run_dirs)

@@ -1,0 +1,7 @@
+"""``python -m alignarena``."""
+
+import sys
+
+from alignarena.cli import main
+
+sys.exit(main())

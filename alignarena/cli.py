@@ -1,0 +1,273 @@
+"""The command line: verbs only, no logic. Exit status: 0 success, 1 a run failed, 2 bad input, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from alignarena.core.errors import AlignArenaError, BadInput, nearest
+from alignarena.core.files import dump_json
+
+if TYPE_CHECKING:
+    from alignarena.results.frame import Results
+
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; an error the user can act on is one line on stderr.
+
+    ``ALIGNARENA_DEBUG=1`` shows the traceback as well.
+    """
+    try:
+        args = _parser().parse_args(argv)
+        status: int = args.call(args)
+        sys.stdout.flush()
+        return status
+    except AlignArenaError as error:
+        return _fail(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from what was computed", _INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _fail(f"{error}; free some space, then run the same command again (what was computed is kept)", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get("ALIGNARENA_DEBUG") == "1":
+        traceback.print_exc()
+    print("alignarena:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line that name the nearest valid word."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = nearest(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(None, f"unknown {action.dest} {value!r}{known}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="alignarena", description="Head-to-head comparisons of LLM alignment methods.")
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+
+    def add(name: str, verb: Callable[[argparse.Namespace], int], about: str, example: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            epilog=f"example:\n  alignarena {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.set_defaults(call=verb)
+        return one
+
+    one = add("list", _list, "list what is known by name", "list methods --json")
+    one.add_argument("kind", choices=sorted(_LISTS), metavar="|".join(_LISTS))
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = add("run", _run, "run a suite, or go on with it, and write its report", "run quickstart --methods sft,dpo")
+    one.add_argument("suite", help="a built-in name (alignarena list suites) or the path of a .yaml file")
+    one.add_argument("--out", metavar="DIR", help="run folder (default: runs/SUITE)")
+    one.add_argument("--methods", type=_names, metavar="A,B", help="only these: names, or paths of method files")
+    one.add_argument("--seeds", type=_seeds, metavar="0,1", help="instead of the suite's seeds")
+    one.add_argument(
+        "--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
+        help="override the suite: method.dpo.beta=0.3, sft.learning_rate=1e-4",
+    )  # fmt: skip
+    one.add_argument("--dry-run", action="store_true", help="print the resolved plan and its cost; compute nothing")
+
+    one = add("score", _score, "score stored completions again; never samples", "score runs/quickstart")
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("--evaluators", type=_names, metavar="A,B", help="instead of the suite's evaluators")
+
+    one = add("report", _report, "write the report of one or more runs", "report runs/a runs/b --out report")
+    one.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    one.add_argument("--out", metavar="DIR", help="report folder (default: RUN_DIR/report)")
+
+    one = add("compare", _compare, "compare two methods of a run, prompt by prompt", "compare runs/quickstart dpo sft")
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("a", metavar="A")
+    one.add_argument("b", metavar="B")
+    one.add_argument("--metric", help="any scored metric (default: gold, else the win rate)")
+    one.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
+
+    one = add("new-method", _new_method, "write a method file and its test, which run as written", "new-method mine")
+    one.add_argument("name", metavar="NAME")
+    one.add_argument("--dir", default=".", metavar="DIR", help="where to write (default: here)")
+
+    add("doctor", _doctor, "show the machine, versions, precision, and what is missing", "doctor")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; write a,b")
+    return names
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 0,1") from None
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as method.dpo.beta=0.3")
+    return key, value
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows = list(_LISTS[args.kind]())
+    if args.json:
+        print(dump_json(rows, indent=2))
+    else:
+        _print_table(rows)
+    return 0
+
+
+def _list_methods() -> Iterable[dict[str, Any]]:
+    from alignarena.core.registry import METHODS, load_all
+
+    load_all()
+    for _, entry in sorted(METHODS.items()):
+        yield {"name": entry.name, "summary": entry.summary, "paper": entry.paper, "family": entry.family}
+
+
+def _list_suites() -> Iterable[dict[str, Any]]:
+    from alignarena.benchmarks.suite_file import SUITES, read_suite_values
+
+    for path in sorted(SUITES.glob("*.yaml")):
+        yield {"name": path.stem, "summary": read_suite_values(path.stem).values.get("summary", "")}
+
+
+def _list_evaluators() -> Iterable[dict[str, Any]]:
+    from alignarena.evaluators.registry import EVALUATORS
+
+    for name, entry in sorted(EVALUATORS.items()):
+        yield {"name": name, "summary": entry.summary, "role": entry.role}
+
+
+def _list_datasets() -> Iterable[dict[str, Any]]:
+    from alignarena.benchmarks.datasets import DATASETS
+
+    for name, entry in sorted(DATASETS.items()):
+        yield {"name": name, "summary": entry.summary}
+
+
+def _list_models() -> Iterable[dict[str, Any]]:
+    from alignarena.core.model import EMBEDDED_MODELS
+
+    for name, summary in sorted(EMBEDDED_MODELS.items()):
+        yield {"name": name, "summary": summary}
+
+
+_LISTS: Mapping[str, Callable[[], Iterable[dict[str, Any]]]] = {
+    "methods": _list_methods,
+    "suites": _list_suites,
+    "evaluators": _list_evaluators,
+    "datasets": _list_datasets,
+    "models": _list_models,
+}
+
+
+def _run(args: argparse.Namespace) -> int:
+    from alignarena.benchmarks.sweep import run
+    from alignarena.core.registry import load_file
+
+    methods, files = args.methods, [name for name in args.methods or () if name.endswith(".py")]
+    if methods is not None:
+        methods = [one for name in methods for one in (load_file(name) if name in files else (name,))]
+    results = run(
+        args.suite,
+        out=args.out,
+        methods=methods,
+        seeds=args.seeds,
+        set=dict(args.set),
+        dry_run=args.dry_run,
+        method_files=tuple(files),
+    )
+    return 0 if results is None else _show(results)
+
+
+def _score(args: argparse.Namespace) -> int:
+    from alignarena.benchmarks.sweep import score
+
+    return _show(score(args.run_dir, evaluators=args.evaluators))
+
+
+def _report(args: argparse.Namespace) -> int:
+    from alignarena.reports.page import write_report
+
+    print(write_report([Path(folder) for folder in args.run_dirs], Path(args.out) if args.out else None))
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from alignarena.results.frame import load_results
+
+    results = load_results(args.run_dir)
+    found = results.compare(args.a, args.b, metric=args.metric or results.primary_metric(args.a) or "gold")
+    if args.json:
+        print(dump_json(found.to_dict(), indent=2))
+        return 0
+    print(f"{found.a} - {found.b}: {found.metric} {found.difference:+.3f}, 95 % [{found.low:+.3f}, {found.high:+.3f}]")
+    print(f"{found.test}: p = {found.p_value:.3g} ({found.unit}; {found.prompts} prompts)")
+    print(f"verdict: {found.winner}")
+    return 0
+
+
+def _new_method(args: argparse.Namespace) -> int:
+    from alignarena.scaffold import new_method
+
+    method_path, test_path = new_method(args.name, args.dir)
+    print(f"{method_path}\n{test_path}\nnext: pytest {test_path}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from alignarena.doctor import diagnose
+
+    _print_table([{"what": name, "found": value} for name, value in diagnose()])
+    return 0
+
+
+def _show(results: Results) -> int:
+    from alignarena.reports.terminal import print_leaderboard
+
+    print_leaderboard(results)
+    for folder in results.folders:
+        print(f"report: {folder.path / 'report' / 'index.html'}")
+    return 0
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as text; values are data, never markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*(rows[0] if rows else ()), box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*("-" if value is None or value != value else Text(str(value)) for value in row.values()))
+    width = None if sys.stdout.isatty() else 240  # a pipe has no width, and 80 columns would cut a leaderboard
+    Console(width=width).print(table)

@@ -1,0 +1,1 @@
+"""The contract, the registry, configuration and records: everything a method file needs, and no torch."""

@@ -1,0 +1,251 @@
+"""The contract: a method turns a task into a policy, using only the lab's verbs.
+
+Rows are `datasets.Dataset`s of plain columns:
+
+* prompts: ``prompt_id, prompt, cluster, kind, axis``; a prompt is text (one user turn) or a list of
+  ``{"role", "content"}`` messages;
+* demonstrations: ``prompt_id, prompt, completion``;
+* sampled rows: ``prompt_id, prompt, cluster, sample, completion, prompt_ids, completion_ids, finish_reason`` (``stop`` or
+  ``length``), ``logps``; sampled ids are never re-tokenised;
+* pairs: ``prompt_id, prompt, chosen, rejected``, and where known ``margin, probability``;
+* rankings: ``prompt_id, prompt, completions`` (K texts), ``ranks`` (1 is best, ties share a rank) and ``margins`` (one a
+  pair, in the order of ``itertools.combinations(range(K), 2)``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from datasets import Dataset as Rows
+else:
+    Rows = Any  # this module imports no datasets either: it opens in an instant
+
+Tensor = Any  # a torch.Tensor; this module imports no torch
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn: the same for every method of a comparison."""
+
+    max_new_tokens: int | None = None  # None: the suite's limit
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a fit goes over its rows. A batch counts prompts, as InstructGPT's does: all rows of a prompt go together."""
+
+    learning_rate: float = 1e-4
+    num_train_epochs: int = 1
+    batch_size: int = 16  # prompts an optimiser step, over all devices
+    warmup_ratio: float = 0.0
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    adam_epsilon: float = 1e-8
+
+
+class Policy(Protocol):
+    """Anything that completes prompts: a checkpoint, or a recipe such as best-of-n."""
+
+    @property
+    def digest(self) -> str:
+        """Name of its content."""
+        ...
+
+    def complete(self, lab: Lab, rows: Rows, n: int, *, stream: str, sampling: Sampling) -> Rows:
+        """Return n sampled rows for each prompt; called through :meth:`Lab.sample`."""
+        ...
+
+
+class TrainablePolicy(Policy, Protocol):
+    """A policy with log-probs of its own: only these can be the start of a fit or a reference model."""
+
+    def logps(self, lab: Lab, rows: Rows) -> Rows:
+        """Return the rows with ``logps``, the log-probs in nats of their completion tokens."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Rates one completion: a reward model, a rule, or a combination of them. A frozen dataclass, or it has a digest."""
+
+    @property
+    def lineage(self) -> frozenset[str]:
+        """The root scorers it was made from; they decide who may judge a verdict."""
+        ...
+
+    def score(self, rows: Rows, lab: Lab) -> list[float]:
+        """Return one score a row; called through :meth:`Lab.score`."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Compares completions of a prompt: people, a simulated annotator, a model. A frozen dataclass, or it has a digest."""
+
+    @property
+    def lineage(self) -> frozenset[str]:
+        """As a scorer's."""
+        ...
+
+    def prefer(self, rows: Rows, lab: Lab) -> Rows:
+        """Take rows with ``completions`` and add ``ranks`` and ``margins``; called through :meth:`Lab.prefer`."""
+        ...
+
+
+class Reviser(Protocol):
+    """Critiques a completion by a principle and rewrites it."""
+
+    def revise(self, rows: Rows, principles: tuple[Principle, ...], lab: Lab, *, stream: str) -> Rows:
+        """Return the rows with ``completion`` replaced and the critique kept."""
+        ...
+
+
+@dataclass(frozen=True)
+class Principle:
+    """One line of a constitution: what to look for, and what to do about it."""
+
+    critique_request: str
+    revision_request: str
+
+
+class Experience(Protocol):
+    """Where the rows of a fit come from: a fixed set, or fresh rollouts of the policy being trained."""
+
+    @property
+    def phases(self) -> int:
+        """How often rows are drawn: 1 for a fixed set, the number of updates for rollouts."""
+        ...
+
+    @property
+    def value_start(self) -> Scorer | None:
+        """The reward model that a value model starts from, where the loss needs one."""
+        ...
+
+    def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
+        """Return the rows of one phase; a phase depends on nothing but the policy and its number."""
+        ...
+
+
+@dataclass
+class Batch:
+    """What a loss sees beside the outputs of the model. Keys of the mappings are the keys of ``Loss.reads``.
+
+    Shapes: B rows, T completion tokens (padded), K completions of a K-wise row: then (B, K, T) and (B, K).
+    """
+
+    mask: Mapping[str, Tensor]  # (B, T): 1.0 where a completion token is, 0.0 on padding
+    finished: Mapping[str, Tensor] = field(default_factory=dict)  # (B,): True where the completion ends by itself
+    reference: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): log-probs of the reference model, nats
+    old: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): log-probs of the policy when the batch was sampled
+    values: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): values now, before each token
+    old_values: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): values when the batch was sampled
+    columns: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) or (B, K): the scalars in Loss.columns
+    prepared: dict[str, Tensor] = field(default_factory=dict)  # what Loss.prepare adds, rows first
+
+
+class Loss(Protocol):
+    """A pure function from log-probs (or scores) to one loss a row; the trainer knows nothing else of a method."""
+
+    reads: ClassVar[Mapping[str, tuple[str, str]]]  # {"chosen": ("prompt", "chosen")}: prompt column, completion column
+    needs: ClassVar[frozenset[str]]  # subset of {"reference", "old", "values"}
+    per: ClassVar[Literal["row", "token"]]  # what the mean over a batch divides by
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Numeric columns of the rows it wants; a class constant where no field decides."""
+        ...
+
+    def prepare(self, batch: Batch, state: dict[str, float]) -> dict[str, Tensor]:
+        """Compute once a phase, without gradient, what all its epochs share: rewards, advantages, controllers."""
+        ...
+
+    def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss of each row (B,) and metrics (B,), all to be averaged as ``per`` says.
+
+        Args:
+            outputs: Log-probs (B, T) in nats, or scores (B,) in a reward-model fit, by the keys of ``reads``.
+            batch: Masks, reference and old log-probs, values and columns of the same rows.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method of a comparison is given, identically."""
+
+    base: TrainablePolicy  # before SFT (Llama 2's versions restart from it)
+    policy: TrainablePolicy  # the SFT policy: the start, and the reference model
+    prompts: Rows  # the training prompts
+    demonstrations: Rows  # prompt, completion (SFT again, pretraining mix)
+    preferences: Mapping[str, Rows]  # rankings by axis: "overall" always, computed and charged when first read
+    annotator: Judge | None = None  # the people, simulated or not: fresh preferences cost labels; None: no more to be had
+    labeler: Judge | Scorer | None = None  # the AI feedback model: costs labeler calls
+    reviser: Reviser | None = None  # critique and revise
+    principles: tuple[Principle, ...] = ()  # the constitution
+
+
+class Lab(Protocol):
+    """The shared harness: every verb is seeded, metered and memoised by its inputs."""
+
+    seed: int
+
+    def random(self, *names: object) -> np.random.Generator:
+        """Return a generator of its own for (seed, names)."""
+        ...
+
+    def sample(
+        self, policy: Policy, rows: Rows, n: int = 1, *, stream: str, sampling: Sampling = Sampling()  # noqa: B008
+    ) -> Rows:
+        """Draw n completions a prompt. Two draws from one policy differ by ``stream``."""
+        ...
+
+    def score(self, rows: Rows, scorer: Scorer) -> Rows:
+        """Return the rows with a ``score`` column."""
+        ...
+
+    def prefer(self, rows: Rows, judge: Judge) -> Rows:
+        """Return rows of ``completions`` with ``ranks`` and ``margins``; a ranking of K costs log2(K!) labels once."""
+        ...
+
+    def revise(self, rows: Rows, reviser: Reviser, principles: tuple[Principle, ...], *, stream: str) -> Rows:
+        """Return the rows critiqued and rewritten by the principles."""
+        ...
+
+    def logps(self, policy: TrainablePolicy, rows: Rows) -> Rows:
+        """Return the rows with ``logps``: log-probs in nats of the completion tokens under the policy."""
+        ...
+
+    def fit(
+        self, policy: TrainablePolicy, experience: Experience, loss: Loss, schedule: Schedule
+    ) -> TrainablePolicy:
+        """Train a copy of the policy; the policy itself is the reference model."""
+        ...
+
+    def fit_reward_model(self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule) -> Scorer:
+        """Train a scalar head and an adapter on the start's backbone."""
+        ...
+
+    def train_with(self, backend: Any, policy: TrainablePolicy, rows: Rows, config: Any) -> TrainablePolicy:
+        """Train with another library's trainer, metered alike."""
+        ...
+
+    def within(self, fraction: float) -> Lab:
+        """Return a lab that may spend a fraction of what is left (the arms of a chain)."""
+        ...
+
+
+class Method(Protocol):
+    """An alignment method. Fields are the hyperparameters; there is no other state."""
+
+    def align(self, task: Task, lab: Lab) -> Policy:
+        """Return the aligned policy."""
+        ...

@@ -1,0 +1,136 @@
+"""From rows to what a loss reads: token sequences once a row, whole prompts in a batch, padded tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignarena.core.contract import Batch, Loss, Rows
+from alignarena.core.errors import BadInput
+from alignarena.harness.tokens import Tokens, TokenSequence
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as a loss reads it: a sequence (or K of them) by the keys of ``Loss.reads``, and its scalars."""
+
+    group: str  # rows of one prompt go together
+    sequences: Mapping[str, tuple[TokenSequence, ...]]
+    k_wise: frozenset[str]  # keys that read a list of completions
+    columns: Mapping[str, Any]
+
+
+def examples(rows: Rows, loss: Loss, tokens: Tokens) -> tuple[list[Example], Counter[str]]:
+    """Tokenise rows for a loss; drop what no loss can use, counted by reason.
+
+    Raises:
+        BadInput: A column the loss reads is missing, or no row is left.
+    """
+    wanted = {column for pair in loss.reads.values() for column in pair} | set(loss.columns)
+    missing = sorted(wanted - set(rows.column_names))
+    if missing:
+        raise BadInput(f"{type(loss).__name__} reads {missing}, which the rows lack; they have {rows.column_names}")
+    kept: list[Example] = []
+    dropped: Counter[str] = Counter()
+    for row in rows:
+        example = _example(row, loss, tokens)
+        reason = _unusable(example, tokens)
+        if reason:
+            dropped[reason] += 1
+        else:
+            kept.append(example)
+    if not kept:
+        why = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
+        raise BadInput(f"no rows left to train {type(loss).__name__} on: {why}")
+    return kept, dropped
+
+
+def _example(row: Mapping[str, Any], loss: Loss, tokens: Tokens) -> Example:
+    sequences = {}
+    for key, (prompt_column, completion_column) in loss.reads.items():
+        prompt = tokens.prompt_of(row, prompt_column)
+        completions = tokens.completions_of(row, completion_column)
+        sequences[key] = tuple(TokenSequence(prompt, completion) for completion in completions)
+    return Example(
+        group=str(row.get("prompt_id") or row["prompt"]),
+        sequences=sequences,
+        k_wise=frozenset(key for key, (_, column) in loss.reads.items() if not isinstance(row[column], str)),
+        columns={column: row[column] for column in loss.columns},
+    )
+
+
+def _unusable(example: Example, tokens: Tokens) -> str | None:
+    every = [sequence for group in example.sequences.values() for sequence in group]
+    if any(not sequence.completion for sequence in every):
+        return "empty completion"
+    if any(len(sequence.completion) > tokens.config.max_new_tokens for sequence in every):
+        return "longer than max_new_tokens"
+    if len(every) > 1 and all(sequence == every[0] for sequence in every):
+        return "identical completions"  # no preference: log 2 and no gradient
+    return None
+
+
+def grouped(items: Sequence[Example]) -> list[list[int]]:
+    """Return the indices of the examples of each prompt, in order of first appearance."""
+    groups: dict[str, list[int]] = {}
+    for i, example in enumerate(items):
+        groups.setdefault(example.group, []).append(i)
+    return list(groups.values())
+
+
+def sequences_of(items: Sequence[Example]) -> list[TokenSequence]:
+    """Return the distinct sequences of some examples: what the model must compute."""
+    return list(dict.fromkeys(s for example in items for group in example.sequences.values() for s in group))
+
+
+class Collator:
+    """Puts per-sequence tensors where a loss expects them: (B, T) a key, (B, K, T) where it reads a list."""
+
+    def __init__(self, items: Sequence[Example], sequences: Sequence[TokenSequence], tokens: Tokens) -> None:
+        self.items, self.sequences, self.tokens = items, sequences, tokens
+        place = {sequence: i for i, sequence in enumerate(sequences)}
+        self._index: dict[str, Tensor] = {}
+        for key in items[0].sequences:
+            width = max(len(example.sequences[key]) for example in items)
+            index = torch.full((len(items), width), len(sequences))  # one past the end: a completion that is absent
+            for b, example in enumerate(items):
+                index[b, : len(example.sequences[key])] = torch.tensor([place[s] for s in example.sequences[key]])
+            self._index[key] = index if key in items[0].k_wise else index[:, 0]
+
+    def spread(self, values: Tensor, lengths: Sequence[int]) -> dict[str, Tensor]:
+        """Turn a flat (N,) tensor, sequence after sequence, into (B, T) a key, zero on padding."""
+        device, sizes = values.device, torch.tensor(lengths)
+        grid = torch.arange(int(sizes.max()))[None, :]
+        inside = grid < sizes[:, None]
+        flat = (torch.cumsum(sizes, 0) - sizes)[:, None] + grid
+        table = torch.where(inside.to(device), values[torch.where(inside, flat, 0).to(device)], 0.0)
+        return self.pick(torch.cat([table, table.new_zeros(1, table.shape[1])]))
+
+    def pick(self, table: Tensor) -> dict[str, Tensor]:
+        """Return the rows of a table (S + 1, ...) for every key; its last row stands for what is absent."""
+        return {key: table[index.to(table.device)] for key, index in self._index.items()}
+
+    def batch(self, device: torch.device) -> Batch:
+        """Return masks, ends and columns."""
+        lengths = [len(s.completion) for s in self.sequences]
+        ones = torch.ones(sum(lengths), device=device)
+        ends = [*(self.tokens.finished(s.completion) for s in self.sequences), False]
+        columns = {name: self._column(name).to(device) for name in self.items[0].columns}
+        return Batch(
+            mask=self.spread(ones, lengths), finished=self.pick(torch.tensor(ends, device=device)), columns=columns
+        )
+
+    def _column(self, name: str) -> Tensor:
+        values = [np.atleast_1d(np.asarray(example.columns[name], dtype=np.float32)) for example in self.items]
+        width = max(len(value) for value in values)
+        padded = np.full((len(values), width), np.nan, dtype=np.float32)
+        for row, value in zip(padded, values, strict=True):
+            row[: len(value)] = value
+        scalar = not isinstance(self.items[0].columns[name], list | tuple)
+        return torch.from_numpy(padded[:, 0] if scalar else padded)

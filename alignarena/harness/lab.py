@@ -1,0 +1,395 @@
+"""The lab: verbs that are seeded, metered and memoised, over one backbone.
+
+A verb's key is the digest of its inputs and of the code behind them, never a method's name: equal work is done once. A
+hit charges what the work cost when it was done, so a method pays the same whether it runs first or last.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
+
+from alignarena.core.contract import (
+    Experience,
+    Judge,
+    Loss,
+    Policy,
+    Principle,
+    Reviser,
+    Rows,
+    Sampling,
+    Schedule,
+    Scorer,
+    TrainablePolicy,
+)
+from alignarena.core.digest import digest
+from alignarena.core.errors import BudgetUsedUp
+from alignarena.core.records import Budget, Ledger
+from alignarena.core.seeds import derive, generator
+from alignarena.harness.backbone import Backbone
+from alignarena.harness.cache import Cache
+from alignarena.harness.meter import Meter
+from alignarena.harness.packing import micro_batches
+from alignarena.harness.policy import AdapterPolicy, LivePolicy
+from alignarena.harness.progress import StageProgress
+from alignarena.harness.reward_model import RewardModel
+from alignarena.harness.sampler import sample, sampled_row, uniforms
+from alignarena.harness.tokens import TokenSequence
+from alignarena.harness.trainer import POLICY, Fit
+
+# Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
+REVISIONS = {"sample": 1, "score": 1, "prefer": 1, "revise": 1, "logps": 1, "fit": 1, "fit_reward_model": 1}
+Result = TypeVar("Result")
+
+
+@dataclass
+class Account:
+    """What one cell was charged, what the machine really spent on it, and by which stages."""
+
+    charged: Ledger = field(default_factory=Ledger)
+    spent: Ledger = field(default_factory=Ledger)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    owed: dict[str, Ledger] = field(default_factory=dict)  # what a policy cost that was made before this cell
+
+
+class HarnessLab:
+    """The laboratory of one cell (method and seed)."""
+
+    def __init__(
+        self, backbone: Backbone, cache: Cache, seed: int, budget: Budget | None = None,
+        progress: StageProgress | None = None,
+    ) -> None:  # fmt: skip
+        self.backbone, self.cache, self.seed = backbone, cache, seed
+        self.budget = budget or Budget()
+        self.progress = progress or StageProgress(silent=True)
+        self.account = Account()
+        self.last_policy: TrainablePolicy | None = None  # what a method has when its budget ends
+        self._meter: Meter | None = None  # set inside a verb: nested verbs are metered, not memoised
+
+    # -- randomness and budget ----------------------------------------------------------------------------------------
+
+    def random(self, *names: object) -> np.random.Generator:
+        """Return a generator of its own for (seed, names)."""
+        return generator(self.seed, *names)
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether the budget is used up, counting the verb under way."""
+        under_way = self._meter.ledger if self._meter is not None else Ledger()
+        return self.budget.used_up(self.account.charged + under_way) is not None
+
+    def within(self, fraction: float) -> HarnessLab:
+        """Return a lab that may spend a fraction of what is left."""
+        arm = HarnessLab(self.backbone, self.cache, self.seed, progress=self.progress)
+        charged = self.account.charged
+        limits = {name: getattr(charged, name) + fraction * (limit - getattr(charged, name))
+                  for name, limit in self.budget.limits().items()}  # fmt: skip
+        arm.budget = Budget(track=self.budget.track, **limits)  # type: ignore[arg-type]
+        arm.account = self.account
+        return arm
+
+    def owe(self, policy: TrainablePolicy, ledger: Ledger) -> None:
+        """Charge the making of a shared policy to this cell when it is first used."""
+        self.account.owed[policy.digest] = ledger
+
+    def settle(self, policy: Any) -> None:
+        """Charge what is owed for a policy, or for the policy inside a recipe."""
+        while policy is not None:
+            owed = self.account.owed.pop(policy.digest, None)
+            if owed is not None:
+                self.account.charged = self.account.charged + owed
+            policy = getattr(policy, "policy", None)
+
+    # -- verbs --------------------------------------------------------------------------------------------------------
+
+    def sample(
+        self, policy: Policy, rows: Rows, n: int = 1, *, stream: str, sampling: Sampling = Sampling()  # noqa: B008
+    ) -> Rows:
+        """Draw n completions a prompt; a recipe such as best-of-n draws its own through this verb."""
+        self.settle(policy)
+        if self.exhausted:
+            raise BudgetUsedUp
+        return policy.complete(self, rows, n, stream=stream, sampling=sampling)
+
+    def sample_adapter(
+        self, policy: AdapterPolicy, rows: Rows, n: int, *, stream: str, sampling: Sampling
+    ) -> Rows:
+        """Draw n completions a prompt from an adapter."""
+
+        def compute() -> Rows:
+            return Dataset.from_list(self._sample(policy, rows.to_list(), n, stream, sampling))
+
+        inputs = (policy.digest, rows, n, stream, sampling, self.backbone.config.max_new_tokens, self.seed)
+        return self._rows("sample", f"sample {stream}", inputs, compute, total=len(rows))
+
+    def score(self, rows: Rows, scorer: Scorer) -> Rows:
+        """Return the rows with a ``score`` column."""
+
+        def compute() -> Rows:
+            scores = scorer.score(rows, self)
+            if not np.isfinite(scores).all():
+                raise ValueError(f"{type(scorer).__name__} gave a score that is not a finite number")
+            return _with_column(rows, "score", [float(score) for score in scores])
+
+        return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute, len(rows))
+
+    def prefer(self, rows: Rows, judge: Judge) -> Rows:
+        """Ask a judge for rankings; each costs log2(K!) labels once."""
+
+        def compute() -> Rows:
+            labels = sum(math.log2(math.factorial(len(completions))) for completions in rows["completions"])
+            self._metered().add(labels=labels)
+            return _with_column(judge.prefer(rows, self), "lineage", [sorted(judge.lineage)] * len(rows))
+
+        return self._rows("prefer", f"prefer {type(judge).__name__}", (rows, judge, self.seed), compute, len(rows))
+
+    def revise(self, rows: Rows, reviser: Reviser, principles: tuple[Principle, ...], *, stream: str) -> Rows:
+        """Critique and rewrite completions by principles."""
+        inputs = (rows, reviser, principles, stream, self.seed)
+        return self._rows(
+            "revise", f"revise {stream}", inputs, lambda: reviser.revise(rows, principles, self, stream=stream), len(rows)
+        )
+
+    def logps(self, policy: TrainablePolicy, rows: Rows) -> Rows:
+        """Return the rows with the log-probs of their completion tokens under a policy."""
+        self.settle(policy)
+        return policy.logps(self, rows)
+
+    def adapter_logps(self, policy: AdapterPolicy, rows: Rows) -> Rows:
+        """Return the rows with log-probs under an adapter."""
+
+        def compute() -> Rows:
+            logps = self._forward(rows, "logps", policy.load(self.backbone))
+            return _with_column(rows, "logps", [values.tolist() for values in logps])
+
+        return self._rows("logps", "log-probs", (policy.digest, rows), compute, len(rows))
+
+    def adapter_scores(self, reward_model: RewardModel, rows: Rows) -> list[float]:
+        """Return the scores of a reward model; called through :meth:`score`."""
+        return [float(value) for value in self._forward(rows, "scores", reward_model.load(self.backbone))]
+
+    def fit(
+        self, policy: TrainablePolicy, experience: Experience, loss: Loss, schedule: Schedule
+    ) -> TrainablePolicy:
+        """Train a copy of a policy; the policy itself is the reference model."""
+        self.settle(policy)
+        key, folder = self._fit("fit", policy, experience, loss, schedule)
+        self.last_policy = AdapterPolicy(key, folder)
+        return self.last_policy
+
+    def fit_reward_model(self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule) -> RewardModel:
+        """Train a scalar head and an adapter on a policy's backbone."""
+        self.settle(start)
+        lineage = frozenset(root for row in preferences.to_list() for root in row.get("lineage") or ())
+        key, folder = self._fit("fit_reward_model", start, _Once(preferences), loss, schedule)
+        return RewardModel(key, folder, lineage)
+
+    # -- how a verb runs ----------------------------------------------------------------------------------------------
+
+    def _fit(self, verb: str, start: Any, experience: Experience, loss: Loss, schedule: Schedule) -> tuple[str, Path]:
+        key = digest(verb, REVISIONS[verb], self.backbone.digest, start.digest, experience, loss, schedule, self.seed,
+                     self._limits_that_bind())  # fmt: skip
+
+        def compute(folder: Path) -> None:
+            with self.progress.stage(f"{verb.replace('_', ' ')} {type(loss).__name__}", experience.phases) as stage:
+                fit = Fit(
+                    backbone=self.backbone, start=start.load(self.backbone), experience=experience, loss=loss,
+                    schedule=schedule, seed=derive(self.seed, verb), phase_lab=self, meter=self._metered(), stage=stage,
+                    live=LivePolicy(digest=f"live {key}", adapter=POLICY), budget_left=lambda: not self.exhausted,
+                    reads_scores=verb == "fit_reward_model",
+                )  # fmt: skip
+                try:
+                    fit.run(self.cache.partial(key))
+                    if self.backbone.accelerator.is_main_process:
+                        self.backbone.save(POLICY, folder)
+                        report = {"dropped": dict(fit.dropped), "stopped": fit.stopped, "loss": type(loss).__name__}
+                        (folder / "fit.json").write_text(json.dumps(report))
+                        lines = "".join(json.dumps(line) + "\n" for line in fit.log)
+                        (folder / "metrics.jsonl").write_text(lines)
+                finally:
+                    self.backbone.drop(POLICY)
+
+        return key, self._memo(verb, f"{verb} {type(loss).__name__}", key, compute, lambda path: path)
+
+    def _limits_that_bind(self) -> dict[str, float]:
+        """Return what a fit may still spend: it ends where that does, so it is part of what it computes."""
+        return {name: limit - getattr(self.account.charged, name) for name, limit in self.budget.limits().items()}
+
+    def _rows(
+        self, verb: str, stage: str, inputs: Sequence[object], compute: Callable[[], Rows], total: int
+    ) -> Rows:
+        if self._meter is not None:
+            return compute()
+        key = digest(verb, REVISIONS[verb], self.backbone.digest, *inputs)
+
+        def write(folder: Path) -> None:
+            rows = compute()
+            if self.backbone.accelerator.is_main_process:
+                pq.write_table(rows.data.table.combine_chunks(), folder / "rows.parquet")
+
+        return self._memo(verb, stage, key, write, _read_rows)
+
+    def _memo(
+        self, verb: str, stage: str, key: str, compute: Callable[[Path], None], read: Callable[[Path], Result]
+    ) -> Result:
+        if self._meter is not None:
+            raise RuntimeError(f"{verb} inside another verb: only rows may be drawn there")
+        record = self._agreed(key)
+        hit = record is not None
+        if record is None:
+            record = self._compute(key, verb, stage, compute)
+        ledger = Ledger.from_dict(record["ledger"])
+        self.account.charged = self.account.charged + ledger
+        if not hit:
+            self.account.spent = self.account.spent + ledger
+        self.account.stages.append({"verb": verb, "stage": stage, "key": key, "hit": hit, "ledger": ledger.to_dict(),
+                                    **{name: record[name] for name in ("dropped", "stopped") if name in record}})
+        return read(self.cache.path(key))
+
+    def _agreed(self, key: str) -> dict[str, Any] | None:
+        """Look a stage up; with several processes the first one's answer holds for all."""
+        accelerator = self.backbone.accelerator
+        found = [self.cache.record(key) if accelerator.is_main_process else None]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        return found[0]
+
+    def _compute(
+        self, key: str, verb: str, stage: str, compute: Callable[[Path], None]
+    ) -> dict[str, Any]:
+        accelerator = self.backbone.accelerator
+        if accelerator.num_processes > 1:
+            return self._compute_together(key, verb, stage, compute)
+        with self.cache.lock(key):
+            found = self.cache.record(key)  # another process may have finished it while this one waited
+            if found is not None:
+                return found
+            return self._compute_here(key, verb, stage, compute)
+
+    def _compute_here(self, key: str, verb: str, stage: str, compute: Callable[[Path], None]) -> dict[str, Any]:
+        self._meter = meter = Meter()
+        record: dict[str, Any] = {"verb": verb, "stage": stage}
+
+        def write(folder: Path) -> None:
+            with meter.timed():
+                compute(folder)
+            record["ledger"] = meter.ledger.to_dict()
+            if (folder / "fit.json").is_file():
+                record.update(json.loads((folder / "fit.json").read_text()))
+
+        try:
+            self.cache.put(key, record, write)
+        finally:
+            self._meter = None
+        return record
+
+    def _compute_together(self, key: str, verb: str, stage: str, compute: Callable[[Path], None]) -> dict[str, Any]:
+        """Every process computes its share; the first one publishes the result, the others read it."""
+        accelerator = self.backbone.accelerator
+        if accelerator.is_main_process:
+            self._compute_here(key, verb, stage, compute)
+        else:
+            self._meter = Meter()
+            try:
+                compute(Path())  # only the first process writes
+            finally:
+                self._meter = None
+        accelerator.wait_for_everyone()
+        record = self._agreed(key)
+        assert record is not None
+        return record
+
+    def _metered(self) -> Meter:
+        assert self._meter is not None, "work is metered inside a verb only"
+        return self._meter
+
+    # -- work on the model --------------------------------------------------------------------------------------------
+
+    def _sample(
+        self, policy: AdapterPolicy, rows: list[dict[str, Any]], n: int, stream: str, sampling: Sampling
+    ) -> list[dict[str, Any]]:
+        backbone, meter = self.backbone, self._metered()
+        length = sampling.max_new_tokens or backbone.config.max_new_tokens
+        mine = rows[backbone.accelerator.process_index :: backbone.accelerator.num_processes]
+        prompts = [backbone.tokens.prompt_of(row) for row in mine]
+        draws = [uniforms(self.seed, stream, row["prompt_id"], n, length) for row in mine]
+        with self.progress.stage(f"sample {stream}", len(mine)) as bar:
+            drawn = sample(backbone, policy.load(backbone), prompts, draws, sampling, bar.advance)
+        made = [[sampled_row(row, prompt, i, one, backbone) for i, one in enumerate(samples)]
+                for row, prompt, samples in zip(mine, prompts, drawn, strict=True)]  # fmt: skip
+        new = sum(len(one.completion) for samples in drawn for one in samples)
+        counts = gather_object([(sum(map(len, prompts)), new)])
+        read, new = (sum(column) for column in zip(*counts, strict=True))
+        meter.add(prompts=len(rows), completions=len(rows) * n, sampled_tokens=new, scored_tokens=read,
+                  flops=2.0 * backbone.parameters * (read + new))  # fmt: skip
+        return [row for samples in self._interleaved(made) for row in samples]
+
+    @torch.no_grad()
+    def _forward(self, rows: Rows, output: str, adapter: str) -> list[Any]:
+        """Return an output of the backbone for each row: ``logps`` (T,) or ``scores`` ()."""
+        backbone = self.backbone
+        every = [self._sequence(row) for row in rows.to_list()]
+        mine = every[backbone.accelerator.process_index :: backbone.accelerator.num_processes]
+        unique = list(dict.fromkeys(mine))
+        by_prompt: dict[Any, list[TokenSequence]] = {}
+        for sequence in unique:
+            by_prompt.setdefault(sequence.prompt, []).append(sequence)
+        groups, table, used = list(by_prompt.values()), {}, 0
+        with self.progress.stage(f"{output} of {len(rows)} completions", max(1, len(groups))) as bar:
+            for part in micro_batches(groups, 2 * backbone.config.tokens_per_batch, backbone.shares_prompts):
+                sequences = [sequence for g in part for sequence in groups[g]]
+                packed = backbone.pack(sequences)
+                flat = getattr(backbone, output)(adapter, packed).cpu()
+                parts = flat.split(packed.lengths) if output == "logps" else flat.unbind()
+                table.update(zip(sequences, parts, strict=True))
+                used += packed.tokens
+                bar.advance(len(part), packed.tokens)
+        used = sum(gather_object([used]))
+        self._metered().add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
+        return self._interleaved([table[sequence] for sequence in mine])
+
+    def _sequence(self, row: Mapping[str, Any]) -> TokenSequence:
+        tokens = self.backbone.tokens
+        (completion,) = tokens.completions_of(row, "completion")
+        return TokenSequence(tokens.prompt_of(row), completion)
+
+    def _interleaved(self, mine: list[Any]) -> list[Any]:
+        """Put the shards of all processes back in the order of the rows."""
+        if self.backbone.accelerator.num_processes == 1:
+            return mine
+        shards = gather_object([mine])
+        total = sum(map(len, shards))
+        return [shards[i % len(shards)][i // len(shards)] for i in range(total)]
+
+
+@dataclass(frozen=True)
+class _Once:
+    """Fixed rows as an experience (the methods' own class lives above the harness)."""
+
+    data: Rows
+    phases: int = 1
+    value_start: None = None
+
+    def rows(self, phase: int, policy: Policy, lab: Any) -> Rows:
+        return self.data
+
+
+def _with_column(rows: Rows, name: str, values: list[Any]) -> Rows:
+    kept = rows.remove_columns(name) if name in rows.column_names else rows
+    return kept.add_column(name, values)
+
+
+def _read_rows(folder: Path) -> Rows:
+    return Dataset(pq.read_table(folder / "rows.parquet"))
+
+

@@ -1,0 +1,81 @@
+"""What work costs: tokens and steps as they happen, seconds and peak memory around it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alignarena.core.records import Ledger
+
+_MIB = 2**20
+_highest = 0.0  # MiB, over all peaks that were reset
+
+
+class Meter:
+    """Adds up one ledger. Nested verbs share it, so work inside a fit is counted once."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+
+    def add(self, **counts: float) -> None:
+        """Add counts by their names in :class:`Ledger`."""
+        self.ledger = self.ledger + Ledger(**counts)  # type: ignore[arg-type]
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the seconds of a block and the peak memory while it ran."""
+        reset_peak_memory()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.ledger = self.ledger + Ledger(seconds=seconds, peak_memory_mib=peak_memory_mib())
+
+    def restore(self, ledger: Ledger) -> None:
+        """Go on from a checkpoint's ledger: work done before a kill is charged once, too."""
+        self.ledger = replace(ledger)
+
+
+def reset_peak_memory() -> None:
+    """Start a new peak where the system allows it (Linux), else the peak of the process stands."""
+    global _highest  # noqa: PLW0603 - one process has one peak
+    _highest = lifetime_peak_mib()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+    cuda = _cuda()
+    if cuda is not None:
+        cuda.reset_peak_memory_stats()
+
+
+def lifetime_peak_mib() -> float:
+    """Return the largest memory this process ever had, in MiB."""
+    return max(_highest, peak_memory_mib())
+
+
+def peak_memory_mib() -> float:
+    """Return the largest memory since the last reset in MiB: of the device if there is one, else of the process."""
+    cuda = _cuda()
+    if cuda is not None:
+        return float(cuda.max_memory_allocated()) / _MIB
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / _MIB if sys.platform == "darwin" else peak / 1024
+
+
+def _cuda() -> Any:
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None

@@ -1,0 +1,69 @@
+"""Progress for people: the stage, its tokens a second and the time left; one line a stage where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Stage:
+    """One stage under way."""
+
+    def __init__(self, bars: Progress | None, task: TaskID | None) -> None:
+        self._bars, self._task = bars, task
+        self.tokens, self._start = 0, time.perf_counter()
+
+    def advance(self, steps: float = 1, tokens: int = 0) -> None:
+        """Count steps towards the stage's total, and tokens for its rate."""
+        self.tokens += tokens
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, advance=steps, rate=f"{self.rate:,.0f} tokens/s")
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second since the stage began."""
+        return self.tokens / max(time.perf_counter() - self._start, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the stage began."""
+        return time.perf_counter() - self._start
+
+
+class StageProgress:
+    """Shows stages on stderr: bars on a terminal, a line each elsewhere, nothing in a silent process."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=silent)
+        self.cell = ""
+        self._bars: Progress | None = None
+
+    @contextmanager
+    def stage(self, name: str, total: float) -> Iterator[Stage]:
+        """Show a stage of ``total`` steps; a stage inside another shows below it."""
+        title = f"{self.cell} {name}".strip()
+        if not self.console.is_terminal:
+            stage = Stage(None, None)
+            yield stage
+            if stage.seconds >= 1:
+                self.console.print(f"{title}: {stage.seconds:.0f} s, {stage.rate:,.0f} tokens/s", highlight=False)
+            return
+        outermost = self._bars is None
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True,
+            )  # fmt: skip
+            self._bars.start()
+        task = self._bars.add_task(title, total=total, rate="")
+        try:
+            yield Stage(self._bars, task)
+        finally:
+            self._bars.remove_task(task)
+            if outermost:
+                self._bars.stop()
+                self._bars = None

@@ -1,0 +1,95 @@
+"""Text to token ids and back: one function for every method, applied once a row at the lab's boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignarena.core.errors import BadInput
+from alignarena.core.model import ModelConfig
+
+# For a base model without a chat template; part of the model's digest, so it is the same for every method.
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A prompt and one completion as token ids; the completion holds its EOS where it ends by itself."""
+
+    prompt: Ids
+    completion: Ids
+
+
+class Tokens:
+    """The tokenizer of a comparison with its template, its EOS and its limits."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        """Take a tokenizer.
+
+        Raises:
+            BadInput: The tokenizer has no EOS token, so no completion could end.
+        """
+        self.tokenizer = tokenizer
+        self.config = config
+        if tokenizer.eos_token_id is None:
+            raise BadInput(f"the tokenizer of {config.model_name_or_path!r} has no eos_token; set one and save it again")
+        self.eos_id: int = tokenizer.eos_token_id
+
+    def prompt_ids(self, prompt: str | Sequence[Mapping[str, str]]) -> Ids:
+        """Render a prompt (text: one user turn; or messages) with the chat template, ready to be continued."""
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        if self.config.system_message is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.config.system_message})
+        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
+        ids = self.tokenizer.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return tuple(ids)
+
+    def completion_ids(self, text: str) -> Ids:
+        """Tokenise a whole completion and end it with EOS: ending is an action, and it is scored."""
+        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_id)
+
+    def text(self, completion: Sequence[int]) -> str:
+        """Decode a completion without its final EOS; other special tokens stay visible to judges and readers."""
+        ids = list(completion[:-1]) if completion and completion[-1] == self.eos_id else list(completion)
+        decoded: str = self.tokenizer.decode(ids, skip_special_tokens=False)
+        return decoded.strip()
+
+    def finished(self, completion: Sequence[int]) -> bool:
+        """Tell whether a completion ends by itself."""
+        return bool(completion) and completion[-1] == self.eos_id
+
+    def too_long(self, prompt: Any, completion: str = "") -> bool:
+        """Tell whether a prompt or completion exceeds the limits of the comparison."""
+        return (
+            len(self.prompt_ids(prompt)) > self.config.max_prompt_tokens
+            or len(self.completion_ids(completion)) > self.config.max_new_tokens
+        )
+
+    def prompt_of(self, row: Mapping[str, Any], column: str = "prompt") -> Ids:
+        """Return the ids of a row's prompt, the stored ones where the row was sampled.
+
+        Raises:
+            BadInput: The prompt is longer than ``model.max_prompt_tokens``.
+        """
+        stored = row.get("prompt_ids") if column == "prompt" else None
+        ids = tuple(stored) if stored else self.prompt_ids(row[column])
+        if len(ids) > self.config.max_prompt_tokens:
+            raise BadInput(
+                f"prompt {row.get('prompt_id')!r} has {len(ids)} tokens, more than model.max_prompt_tokens = "
+                f"{self.config.max_prompt_tokens}; raise it or shorten the prompt"
+            )
+        return ids
+
+    def completions_of(self, row: Mapping[str, Any], column: str) -> list[Ids]:
+        """Return the ids of a row's completion, or of its K completions; sampled ids are never re-tokenised."""
+        stored, value = row.get(f"{column}_ids"), row[column]
+        if isinstance(value, str):
+            return [tuple(stored) if stored else self.completion_ids(value)]
+        return [tuple(ids) for ids in stored] if stored else [self.completion_ids(text) for text in value]

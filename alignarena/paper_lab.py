@@ -1,0 +1,260 @@
+"""A lab on paper: every verb checks what it is given and answers with synthetic rows; nothing is trained."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from alignarena.core.contract import Experience, Loss, Principle, Rows, Sampling, Schedule, Task
+from alignarena.core.digest import digest
+from alignarena.core.errors import BudgetUsedUp
+from alignarena.core.seeds import generator
+from alignarena.paper_loss import check_loss, require
+
+_WORDS = ["a", "quiet", "garden", "gives", "tired", "people", "good", "hope", "and", "warm", "bread", "at", "home"]
+_PROMPTS, _K = 8, 4
+
+
+@dataclass(frozen=True)
+class PaperPolicy:
+    """A trainable policy that is only a name; what it writes depends on that name, the prompt and the stream."""
+
+    digest: str
+
+    def complete(self, lab: Any, rows: Rows, n: int, *, stream: str, sampling: Sampling) -> Rows:
+        """Write n sentences of known words for each prompt."""
+        require("sample" in lab.running, "policy.complete was called directly; use lab.sample")
+        return Dataset.from_list(
+            [_sampled(row, i, lab.seed, self.digest, stream) for row in rows for i in range(n)]
+        )
+
+    def logps(self, lab: Any, rows: Rows) -> Rows:
+        """Add a log-prob for each word."""
+        require("logps" in lab.running, "policy.logps was called directly; use lab.logps")
+        logps = [[-1.0] * len(text.split()) for text in rows["completion"]]
+        return _with_column(rows, "logps", logps)
+
+
+@dataclass(frozen=True)
+class PaperScorer:
+    """Scores a completion by its words."""
+
+    name: str = "scorer"
+    lineage: frozenset[str] = frozenset({"paper"})
+
+    def score(self, rows: Rows, lab: Any) -> list[float]:
+        """Return a number in [0, 1) for each row."""
+        require("score" in lab.running, "scorer.score was called directly; use lab.score")
+        return [float(generator(0, self.name, text).random()) for text in rows["completion"]]
+
+
+@dataclass(frozen=True)
+class PaperJudge:
+    """Ranks the completions of a prompt by their words, without ties."""
+
+    lineage: frozenset[str] = frozenset({"people"})
+
+    def prefer(self, rows: Rows, lab: Any) -> Rows:
+        """Add ranks and margins."""
+        require("prefer" in lab.running, "judge.prefer was called directly; use lab.prefer")
+        ranked = [{**row, **_ranking(row["completions"])} for row in rows]
+        return Dataset.from_list(ranked)
+
+
+@dataclass(frozen=True)
+class PaperReviser:
+    """Appends a word to a completion."""
+
+    def revise(self, rows: Rows, principles: tuple[Principle, ...], lab: Any, *, stream: str) -> Rows:
+        """Replace the completions, keeping a critique."""
+        require("revise" in lab.running, "reviser.revise was called directly; use lab.revise")
+        return Dataset.from_list(
+            [{**row, "completion": row["completion"] + " kindly", "critique": "curt"} for row in rows]
+        )
+
+
+@dataclass
+class PaperLab:
+    """Answers the verbs of :class:`alignarena.core.contract.Lab` without training; breaks off on a broken contract."""
+
+    seed: int = 0
+    rollouts_in_budget: int | None = None  # a fit's later ones raise BudgetUsedUp, as in a real lab
+    log: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
+    _draws: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    _rollouts: int = 0
+
+    def random(self, *names: object) -> np.random.Generator:
+        """Return a generator of its own for (seed, names)."""
+        return generator(self.seed, "random", *names)
+
+    def sample(self, policy: Any, rows: Rows, n: int = 1, *, stream: str, sampling: Sampling = Sampling()) -> Rows:
+        """Let the policy complete, refusing a draw that was made before."""
+        _wants(rows, "lab.sample", "prompt_id", "prompt")
+        if "fit" in self.running:
+            self._count_rollout()
+        call = digest(list(rows["prompt_id"]), n, sampling)
+        for prompt_id in rows["prompt_id"]:
+            drawn = self._draws.setdefault((policy.digest, stream, prompt_id), call)
+            require(drawn == call, f"lab.sample draws twice with stream {stream!r}; name another stream")
+        with self._verb("sample", f"x{n} {stream}"):
+            sampled = policy.complete(self, rows, n, stream=stream, sampling=sampling)
+        _wants(sampled, "completed rows", "prompt_id", "prompt", "sample", "completion", "finish_reason")
+        return sampled
+
+    def score(self, rows: Rows, scorer: Any) -> Rows:
+        """Add a score to each row."""
+        _wants(rows, "lab.score", "prompt", "completion")
+        with self._verb("score", type(scorer).__name__):
+            scores = scorer.score(rows, self)
+        require(len(scores) == len(rows), f"lab.score: {len(scores)} scores for {len(rows)} rows")
+        return _with_column(rows, "score", scores)
+
+    def prefer(self, rows: Rows, judge: Any) -> Rows:
+        """Add ranks and margins to rows of completions."""
+        _wants(rows, "lab.prefer", "prompt_id", "prompt", "completions")
+        with self._verb("prefer", type(judge).__name__):
+            return judge.prefer(rows, self)
+
+    def revise(self, rows: Rows, reviser: Any, principles: tuple[Principle, ...], *, stream: str) -> Rows:
+        """Rewrite the completions."""
+        _wants(rows, "lab.revise", "prompt_id", "prompt", "completion")
+        require(bool(principles), "lab.revise: no principles")
+        with self._verb("revise", stream):
+            return reviser.revise(rows, principles, self, stream=stream)
+
+    def logps(self, policy: Any, rows: Rows) -> Rows:
+        """Add log-probs to each row."""
+        _wants(rows, "lab.logps", "prompt", "completion")
+        with self._verb("logps", ""):
+            return policy.logps(self, rows)
+
+    def fit(self, policy: Any, experience: Experience, loss: Loss, schedule: Schedule) -> PaperPolicy:
+        """Draw every phase's rows, call the loss on them, and return another policy."""
+        require(isinstance(policy, PaperPolicy), f"lab.fit: {type(policy).__name__} cannot be trained")
+        if "values" in loss.needs:
+            require(experience.value_start is not None, f"{type(loss).__name__} needs a value model; give value_start")
+        key = self._key("fit", policy, experience, loss, schedule)
+        with self._verb("fit", f"{type(experience).__name__} {type(loss).__name__}"):
+            for phase in range(experience.phases):
+                try:
+                    rows = experience.rows(phase, policy, self)
+                except BudgetUsedUp:
+                    break
+                check_loss(rows, loss, scores=False)
+                policy = PaperPolicy(digest(key, phase))
+        return PaperPolicy(digest(key, policy))
+
+    def fit_reward_model(self, start: Any, preferences: Rows, loss: Loss, schedule: Schedule) -> PaperScorer:
+        """Call the loss on the preferences and return a scorer named by all inputs."""
+        require(isinstance(start, PaperPolicy), f"lab.fit_reward_model: {type(start).__name__} cannot be trained")
+        with self._verb("fit_reward_model", type(loss).__name__):
+            check_loss(preferences, loss, scores=True)
+        return PaperScorer(self._key("reward model", start, preferences, loss, schedule))
+
+    def train_with(self, backend: Any, policy: Any, rows: Rows, config: Any) -> PaperPolicy:
+        """Return another policy."""
+        require(isinstance(policy, PaperPolicy) and len(rows) > 0, "lab.train_with: no trainable policy, or no rows")
+        name = getattr(backend, "__name__", type(backend).__name__)
+        with self._verb("train_with", name):
+            return PaperPolicy(digest("train_with", name, policy, rows))
+
+    def within(self, fraction: float) -> PaperLab:
+        """Return this lab: paper is not scarce."""
+        require(0 < fraction <= 1, f"lab.within: {fraction} is not a fraction")
+        return self
+
+    def _count_rollout(self) -> None:
+        if self.rollouts_in_budget is not None and self._rollouts >= self.rollouts_in_budget:
+            raise BudgetUsedUp
+        self._rollouts += 1
+
+    def _key(self, *inputs: object) -> str:
+        try:
+            return digest(self.seed, *inputs)
+        except TypeError as error:
+            raise AssertionError(f"a stage cannot be memoised: {error}") from error
+
+    @contextmanager
+    def _verb(self, name: str, about: str) -> Iterator[None]:
+        self.log.append(f"{name} {about}".strip())
+        self.running.append(name)
+        try:
+            yield
+        finally:
+            self.running.pop()
+
+
+def paper_task(messages: bool = False) -> Task:
+    """Return a small task; its prompts are texts, or lists of messages."""
+    prompts = Dataset.from_list([_prompt(i, messages) for i in range(_PROMPTS)])
+    demonstrations = [{**row, "completion": _sentence(row["prompt_id"], "demonstration")} for row in prompts]
+    axes = ("overall", "helpful", "harmless")
+    return Task(
+        base=PaperPolicy("base"),
+        policy=PaperPolicy("sft"),
+        prompts=prompts,
+        demonstrations=Dataset.from_list(demonstrations),
+        preferences={axis: Dataset.from_list([_ranked(row, axis) for row in prompts]) for axis in axes},
+        annotator=PaperJudge(),
+        labeler=PaperJudge(frozenset({"labeler"})),
+        reviser=PaperReviser(),
+        principles=(Principle("Is it curt?", "Make it kind."), Principle("Is it false?", "Make it true.")),
+    )
+
+
+def _prompt(i: int, messages: bool) -> dict[str, Any]:
+    text = f"Write one sentence about {_WORDS[i]}."
+    prompt = [{"role": "user", "content": text}] if messages else text
+    return {"prompt_id": f"p{i}", "prompt": prompt, "cluster": f"c{i // 2}", "kind": "ordinary", "axis": "helpful"}
+
+
+def _ranked(row: dict[str, Any], axis: str) -> dict[str, Any]:
+    completions = [_sentence(row["prompt_id"], axis, i) for i in range(_K)]
+    shared = {name: row[name] for name in ("prompt_id", "prompt", "cluster")}
+    return {**shared, "completions": completions, **_ranking(completions)}
+
+
+def _ranking(completions: list[str]) -> dict[str, Any]:
+    values = [generator(0, "taste", text).random() for text in completions]
+    ranks = [1 + sum(other > value for other in values) for value in values]
+    margins = [abs(a - b) for a, b in itertools.combinations(values, 2)]
+    return {"ranks": ranks, "margins": margins}
+
+
+def _sampled(row: dict[str, Any], i: int, seed: int, policy: str, stream: str) -> dict[str, Any]:
+    text = _sentence(seed, policy, stream, row["prompt_id"], i)
+    ids = [_WORDS.index(word) for word in text.split()]
+    kept: dict[str, Any] = {name: row[name] for name in ("prompt_id", "prompt", "cluster") if name in row}
+    return {
+        **kept,
+        "sample": i,
+        "completion": text,
+        "prompt_ids": [0, 1, 2],
+        "completion_ids": ids,
+        "finish_reason": "length" if len(ids) == len(_WORDS) else "stop",
+        "logps": [-1.0] * len(ids),
+    }
+
+
+def _sentence(*names: object) -> str:
+    draw = generator(0, *names)
+    return " ".join(draw.choice(_WORDS, size=int(draw.integers(1, len(_WORDS) + 1))))
+
+
+def _with_column(rows: Rows, name: str, values: list[Any]) -> Rows:
+    columns = rows.to_dict()
+    return Dataset.from_dict({**columns, name: values})
+
+
+def _wants(rows: Rows, where: str, *columns: str) -> None:
+    require(isinstance(rows, Dataset), f"{where}: rows are a datasets.Dataset, got {type(rows).__name__}")
+    require(len(rows) > 0, f"{where}: no rows")
+    missing = [name for name in columns if name not in rows.column_names]
+    require(not missing, f"{where}: no column {', '.join(missing)}; the rows have {', '.join(rows.column_names)}")

@@ -1,0 +1,1 @@
+"""Suites, their data, and the sweep that runs them."""

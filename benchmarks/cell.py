@@ -1,0 +1,161 @@
+"""One cell of a sweep: a method at a seed, aligned, sampled and scored, every file written before it counts as done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from alignarena.benchmarks.start import SCORERS, Start, human_rankings
+from alignarena.benchmarks.suite import Suite, suite_digest
+from alignarena.core.contract import Method, Policy, Rows, Scorer
+from alignarena.core.digest import digest
+from alignarena.core.errors import BudgetUsedUp
+from alignarena.core.files import write_json
+from alignarena.evaluators.registry import Evidence, evaluate
+from alignarena.harness.lab import HarnessLab
+from alignarena.harness.policy import AdapterPolicy
+from alignarena.methods.parts.losses import KWiseRewardLoss
+from alignarena.results.store import RunFolder
+
+_IN_COMPLETIONS = ("prompt_id", "prompt", "cluster", "sample", "completion", "completion_ids", "finish_reason",
+                   "topic_names", "inference_tokens")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the cells of one seed share beside the task: SFT's completions, the proxy and the judge."""
+
+    start: Start
+
+    @cached_property
+    def lab(self) -> HarnessLab:
+        """The lab of shared work and evaluation: metered apart, charged to no method."""
+        return self.start.lab()
+
+    @cached_property
+    def sft(self) -> AdapterPolicy:
+        """The SFT policy of this seed."""
+        return self.start.sft(self.lab)
+
+    @cached_property
+    def sft_cost(self) -> Any:
+        """What making it costs, cold."""
+        lab = self.start.lab()
+        self.start.sft(lab)
+        return lab.account.charged
+
+    @cached_property
+    def baseline(self) -> Rows:
+        """The SFT policy's answers to the evaluation prompts."""
+        return self.answers(self.sft)
+
+    @cached_property
+    def proxy(self) -> Scorer:
+        """The suite's reward model, as the methods fit it."""
+        return self.start.suite.reward_model.fit(self.start.task(self.sft, self.lab), self.lab)
+
+    @cached_property
+    def judge(self) -> Scorer:
+        """What decides wins: the gold of a simulation, or a reward model of preferences no method has seen."""
+        suite = self.start.suite
+        if suite.evaluation.win_rate_judge == "gold":
+            return SCORERS[suite.feedback.scorer]()
+        preferences = human_rankings(self.lab, self.start.splits.judge_preferences["overall"])
+        modelling = suite.reward_model
+        return self.lab.fit_reward_model(self.sft, preferences, KWiseRewardLoss(), modelling.schedule)
+
+    def answers(self, policy: Policy) -> Rows:
+        """Sample a policy on the evaluation prompts."""
+        suite = self.start.suite
+        prompts = Dataset.from_list(self.start.splits.evaluation)
+        return self.lab.sample(policy, prompts, suite.evaluation.n, stream="evaluation", sampling=suite.sampling)
+
+    def evidence(self, policy: Policy, rows: Rows) -> Evidence:
+        """Gather what evaluators may look at."""
+        heldout = {axis: Dataset.from_list(pairs) for axis, pairs in self.start.splits.heldout.items() if axis != "overall"}
+        return Evidence(self.lab, rows, self.baseline, policy, self.sft, lambda: self.proxy, lambda: self.judge, heldout)
+
+    def scores(self, policy: Policy, rows: Rows, evaluators: Iterable[str]) -> list[dict[str, Any]]:
+        """Score a policy's answers."""
+        return evaluate(evaluators, self.evidence(policy, rows))
+
+
+def run_cell(bench: Bench, name: str, method: Method, folder: RunFolder) -> None:
+    """Align, sample and score one method, and write its folder."""
+    start = bench.start
+    start.progress.cell = f"{name}/{start.seed}"
+    sft = bench.sft
+    lab = start.cell_lab(sft, bench.sft_cost)
+    stopped = "finished"
+    try:
+        policy = method.align(start.task(sft, lab), lab)
+    except BudgetUsedUp:
+        policy, stopped = lab.last_policy or sft, "budget"
+    lab.settle(policy)
+    if any(stage.get("stopped") == "budget" for stage in lab.account.stages):
+        stopped = "budget"
+    rows = bench.answers(policy)
+    scores = bench.scores(policy, rows, start.suite.evaluators)
+    if not start.backbone.accelerator.is_main_process:
+        return
+    folder.write_cell(
+        name, start.seed, config=asdict(method), completions=map(_completion, rows.to_list()), scores=scores,  # type: ignore[call-overload]
+        metrics=list(_curves(lab)), budget=_budget(lab),
+    )  # fmt: skip
+    save_policy(policy, folder.cell_path(name, start.seed) / "policy")
+    folder.finish_cell(name, start.seed, stopped, digest=cell_digest(start.suite, start.seed, method))
+
+
+def cell_digest(suite: Suite, seed: int, method: Method) -> str:
+    """Name what a finished cell was made from: an equal one need not run again, nor load the model to find out."""
+    return digest(suite_digest(suite), suite.evaluators, seed, method)
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Copy a policy's adapter, or write the recipe of one that is made of others."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(folder / "recipe.json", _recipe(policy))
+    source = getattr(policy, "folder", None)
+    for file in sorted(source.glob("adapter_*")) if source else ():
+        shutil.copyfile(file, folder / file.name)
+
+
+def _recipe(value: Any) -> Any:
+    """Describe a policy, scorer or number as plain values."""
+    if hasattr(value, "__dataclass_fields__"):
+        inside = {name: _recipe(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {"kind": type(value).__name__, **inside}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return value if isinstance(value, int | float | str | None) else str(value)
+
+
+def _completion(row: dict[str, Any]) -> dict[str, Any]:
+    tokens = len(row["completion_ids"])
+    kept = {key: row[key] for key in _IN_COMPLETIONS if key in row}
+    return {"inference_tokens": tokens, **kept, "tokens": tokens}
+
+
+def _curves(lab: HarnessLab) -> Iterable[dict[str, Any]]:
+    """Yield the training logs of a cell's fits in order, those taken from the cache too."""
+    fits = [stage for stage in lab.account.stages if stage["verb"].startswith("fit")]
+    for number, stage in enumerate(fits):
+        file = lab.cache.path(stage["key"]) / "metrics.jsonl"
+        for line in file.read_text().splitlines():
+            yield {"fit": number, "loss_name": stage["stage"].rpartition(" ")[2], **json.loads(line)}
+
+
+def _budget(lab: HarnessLab) -> dict[str, Any]:
+    account = lab.account
+    return {
+        "track": lab.budget.track, "budget": lab.budget.limits(), "charged": account.charged.to_dict(),
+        "spent": account.spent.to_dict(), "stages": account.stages,
+    }  # fmt: skip

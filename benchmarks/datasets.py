@@ -1,0 +1,128 @@
+"""The datasets a suite can name, each giving all of its splits from one call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alignarena.benchmarks import hh, preferences
+from alignarena.benchmarks.splits import (
+    TOO_LONG,
+    DataConfig,
+    DatasetReport,
+    Dropped,
+    Row,
+    SourceReport,
+    Splits,
+    TooLong,
+    sift,
+    split_reports,
+    take,
+)
+from alignarena.core.errors import BadInput, nearest
+
+__all__ = ["DATASETS", "DataConfig", "DatasetEntry", "Splits", "dry_run_report", "load_dataset_splits"]
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A dataset by name: what it is, its axes, and what reads it."""
+
+    name: str
+    summary: str
+    axes: tuple[str, ...]  # those data.axes may choose from
+    human_pairs: bool
+    load: Callable[[DataConfig, TooLong], Splits]
+
+
+def load_quickstart(config: DataConfig, too_long: TooLong) -> Splits:
+    """Give the built-in sentiment prompts, which come split by topic; their annotator is simulated."""
+    from alignarena.benchmarks.quickstart import quickstart_demonstrations, quickstart_rows
+
+    def fits(row: Row) -> Row:
+        if too_long(row["prompt"], row.get("completion", "")):
+            raise Dropped(TOO_LONG)
+        return {"axis": "overall", "kind": "ordinary", **row}
+
+    raw = {name: quickstart_rows(name) for name in ("reward_model", "train", "validation", "eval")}
+    kept: dict[str, list[Row]] = {}
+    reports: list[SourceReport] = []
+    for name, rows in {"demonstrations": quickstart_demonstrations(), **raw}.items():
+        split = {"demonstrations": "sft", "eval": "evaluation"}.get(name, name)
+        kept[split], report = sift(f"quickstart {name}", rows, fits)
+        reports.append(report)
+    used = {name: take(rows, config.sizes.get(name)) for name, rows in kept.items()}
+    return Splits(
+        demonstrations=used["sft"],
+        feedback_prompts=used["reward_model"],
+        preferences={},
+        judge_preferences={},
+        prompts=used["train"],
+        validation=used["validation"],
+        evaluation=used["evaluation"],
+        heldout={},
+        report=DatasetReport(config.dataset, tuple(reports), split_reports(used, kept)),
+    )
+
+
+DATASETS = {
+    entry.name: entry
+    for entry in (
+        DatasetEntry(
+            "quickstart", "one-sentence prompts split by topic, simulated annotator", (), False, load_quickstart
+        ),
+        DatasetEntry("hh-rlhf", f"human preferences over dialogues ({hh.REPOSITORY})", tuple(hh.AXES), True, hh.load),
+        DatasetEntry("preferences", "your own JSONL or CSV of prompt, chosen, rejected", (), True, preferences.load),
+    )
+}
+
+
+def load_dataset_splits(config: DataConfig, *, too_long: TooLong = lambda prompt, completion: False) -> Splits:
+    """Read a dataset and give the splits of a suite, disjoint by prompt and the same for every training seed.
+
+    Args:
+        config: Which dataset, from where, and how many prompts of each split.
+        too_long: Whether a prompt and completion are beyond the model's limits; such rows are dropped and counted.
+
+    Raises:
+        BadInput: Unknown dataset or axis, unreadable data, or a split that training cannot do without is empty.
+        RunFailed: The data must be downloaded and cannot be.
+    """
+    if config.dataset not in DATASETS:
+        raise BadInput(f"data.dataset: unknown dataset {config.dataset!r}{nearest(config.dataset, DATASETS)}")
+    entry = DATASETS[config.dataset]
+    for axis in config.axes:
+        if axis not in entry.axes:
+            hint = nearest(axis, entry.axes) if entry.axes else "; leave data.axes out"
+            raise BadInput(f"data.axes: {entry.name!r} has no axis {axis!r}{hint}")
+    splits = entry.load(config, too_long)
+    _check_not_empty(config, splits)
+    return splits
+
+
+def _check_not_empty(config: DataConfig, splits: Splits) -> None:
+    for name in ("sft", "reward_model", "train", "evaluation"):
+        if splits.report.splits[name].available == 0 and config.sizes.get(name) != 0:
+            read = sum(source.read for source in splits.report.sources)
+            dropped: Counter[str] = Counter()
+            for source in splits.report.sources:
+                dropped.update(source.dropped)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+            raise BadInput(
+                f"dataset {config.dataset!r}: no prompt is left for the split {name!r} of {read} rows read "
+                f"(dropped: {reasons or 'none'}); add rows that open differently, or raise the model's token limits"
+            )
+
+
+def dry_run_report(report: DatasetReport) -> str:
+    """Say per source how many rows were read, kept and dropped by reason, and what each split holds."""
+    lines = [f"dataset {report.dataset}"]
+    for source in report.sources:
+        lines.append(f"  {source.source}: {source.read} rows read, {source.kept} kept")
+        lines.extend(f"    dropped {count}: {reason}" for reason, count in source.dropped.items())
+    lines.append("  splits (disjoint by prompt)")
+    for name, split in report.splits.items():
+        rows = "" if split.rows == split.prompts else f", {split.rows} rows"
+        lines.append(f"    {name}: {split.prompts} of {split.available} prompts{rows}")
+    return "\n".join(lines)

@@ -1,0 +1,120 @@
+"""What all methods of one seed are given: the SFT policy, the prompts, and preferences that are charged when read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+
+from alignarena.benchmarks.splits import Splits
+from alignarena.benchmarks.suite import Suite
+from alignarena.core.contract import Judge, Lab, Rows, Scorer, Task
+from alignarena.core.errors import BadInput
+from alignarena.core.records import Ledger
+from alignarena.evaluators.annotator import SimulatedAnnotator
+from alignarena.evaluators.human import RecordedPreferences
+from alignarena.evaluators.sentiment import Gold, OnTopic, Positivity
+from alignarena.harness.backbone import Backbone
+from alignarena.harness.cache import Cache
+from alignarena.harness.lab import HarnessLab
+from alignarena.harness.policy import AdapterPolicy
+from alignarena.harness.progress import StageProgress
+from alignarena.methods.parts.experience import Fixed
+from alignarena.methods.parts.losses import SFTLoss
+from alignarena.methods.parts.rows import rankings
+
+SCORERS: dict[str, type[Scorer]] = {"gold": Gold, "positivity": Positivity, "on_topic": OnTopic}
+
+
+class Lazily(Mapping[str, Rows]):
+    """Rows by name, each made when first read: who never reads an axis never pays for its labels."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Rows]]) -> None:
+        self._makers, self._made = dict(makers), dict[str, Rows]()
+
+    def __getitem__(self, name: str) -> Rows:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+@dataclass(frozen=True)
+class Start:
+    """One seed of a suite: SFT, annotator noise and everything after them are redrawn with the seed."""
+
+    suite: Suite
+    splits: Splits
+    backbone: Backbone
+    cache: Cache
+    seed: int
+    progress: StageProgress = field(default_factory=StageProgress)
+
+    def lab(self) -> HarnessLab:
+        """Return a fresh lab of this seed without a budget (for shared work and evaluation)."""
+        return HarnessLab(self.backbone, self.cache, self.seed, progress=self.progress)
+
+    def base(self) -> AdapterPolicy:
+        """Return the model as given."""
+        return AdapterPolicy(self.backbone.digest)
+
+    def sft(self, lab: Lab) -> AdapterPolicy:
+        """Fine-tune the base on the demonstrations."""
+        demonstrations = Dataset.from_list(self.splits.demonstrations)
+        return lab.fit(self.base(), Fixed(demonstrations), SFTLoss(), self.suite.sft)  # type: ignore[return-value]
+
+    def cell_lab(self, sft: AdapterPolicy, cost: Ledger) -> HarnessLab:
+        """Return the lab of one cell: with its budget, and owing the SFT policy until it is used."""
+        lab = HarnessLab(self.backbone, self.cache, self.seed, self.suite.budget, self.progress)
+        lab.owe(sft, cost)
+        return lab
+
+    def task(self, sft: AdapterPolicy, lab: Lab) -> Task:
+        """Return the task of a cell, whose preferences its lab pays for."""
+        return Task(
+            base=self.base(),
+            policy=sft,
+            prompts=Dataset.from_list(self.splits.prompts),
+            demonstrations=Dataset.from_list(self.splits.demonstrations),
+            preferences=Lazily(self._preferences(sft, lab)),
+            annotator=self._annotator(self.suite.feedback.scorer) if self._simulated else None,
+        )
+
+    @property
+    def _simulated(self) -> bool:
+        return self.suite.feedback.annotator == "simulated"
+
+    def _annotator(self, scorer: str) -> Judge:
+        if scorer not in SCORERS:
+            raise BadInput(f"feedback.scorer: {scorer!r} is not one of {', '.join(SCORERS)}")
+        return SimulatedAnnotator(SCORERS[scorer](), self.suite.feedback.noise)
+
+    def _preferences(self, sft: AdapterPolicy, lab: Lab) -> dict[str, Callable[[], Rows]]:
+        if not self._simulated:
+            return {axis: lambda rows=rows: human_rankings(lab, rows) for axis, rows in self.splits.preferences.items()}
+        feedback = self.suite.feedback
+
+        def ranked(scorer: str) -> Rows:
+            prompts = Dataset.from_list(self.splits.feedback_prompts)
+            sampled = lab.sample(sft, prompts, feedback.n, stream="annotator", sampling=feedback.sampling)
+            return lab.prefer(rankings(sampled), self._annotator(scorer))
+
+        axes = {"overall": feedback.scorer, **{name: name for name in SCORERS if name != feedback.scorer}}
+        return {axis: lambda scorer=scorer: ranked(scorer) for axis, scorer in axes.items()}
+
+
+def human_rankings(lab: Lab, pairs: list[dict[str, object]]) -> Rows:
+    """Return people's pairs as rankings of two, charged one label a pair; which side comes first is drawn."""
+    rows = []
+    for pair in pairs:
+        sides = [pair["chosen"], pair["rejected"]]
+        if lab.random("side", pair["pair_id"]).random() < 0.5:
+            sides.reverse()
+        rows.append({**pair, "completions": sides})
+    return lab.prefer(Dataset.from_list(rows), RecordedPreferences())

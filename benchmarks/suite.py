@@ -1,0 +1,186 @@
+"""The resolved suite: everything that is fixed in a comparison, as frozen dataclasses built from a YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from alignarena.benchmarks.datasets import DATASETS
+from alignarena.benchmarks.splits import DataConfig
+from alignarena.benchmarks.suite_file import SUITES, SuiteValues, read_suite_values
+from alignarena.core import registry
+from alignarena.core.config import build
+from alignarena.core.contract import Method, Sampling, Schedule
+from alignarena.core.digest import digest
+from alignarena.core.errors import BadInput, nearest
+from alignarena.core.model import ModelConfig
+from alignarena.core.records import Budget
+from alignarena.methods.parts.reward_modelling import RewardModelling
+
+# What may differ between two runs that share a folder: more methods, seeds or evaluators only add to it.
+_NOT_IN_DIGEST = ("name", "summary", "methods", "seeds", "evaluators")
+
+
+@dataclass(frozen=True)
+class FeedbackConfig:
+    """Where preferences come from: an annotator who ranks samples of the SFT policy, or the pairs of the dataset."""
+
+    annotator: Literal["simulated", "human"] = "simulated"
+    scorer: str = "gold"  # the hidden reward of a simulated annotator
+    noise: float = 0.1  # its error, in the scorer's units; 0 ranks exactly
+    n: int = 4  # completions it ranks for a prompt
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            BadInput: Nothing to compare, or negative noise.
+        """
+        if self.n < 2:
+            raise BadInput(f"feedback.n: a comparison needs at least 2 completions, got {self.n}")
+        if not self.noise >= 0:
+            raise BadInput(f"feedback.noise: must be 0 or more, got {self.noise}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How policies are compared."""
+
+    n: int = 2  # completions sampled for an evaluation prompt
+    win_rate_judge: Literal["gold", "reward_model"] = "gold"  # reward_model: one fitted to a disjoint split
+
+    def __post_init__(self) -> None:
+        """Check the number of samples.
+
+        Raises:
+            BadInput: Fewer than one.
+        """
+        if self.n < 1:
+            raise BadInput(f"evaluation.n: must be at least 1, got {self.n}")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Everything that is fixed in a comparison, and the methods and seeds that vary."""
+
+    name: str
+    data: DataConfig
+    methods: dict[str, dict[str, Any]]  # registered name -> the hyperparameters that differ from its defaults
+    revision: int = 1  # raised when a change makes results incomparable with earlier ones
+    summary: str = ""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: Sampling = field(default_factory=Sampling)  # of every method's completions, in training and evaluation
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+    sft: Schedule = field(default_factory=Schedule)
+    reward_model: RewardModelling = field(default_factory=RewardModelling)  # of every method that fits one
+    budget: Budget = field(default_factory=Budget)
+    seeds: tuple[int, ...] = (0,)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluators: tuple[str, ...] = ("win_rate", "kl", "behaviour")
+
+    def __post_init__(self) -> None:
+        """Check what no single section can.
+
+        Raises:
+            BadInput: No methods or seeds, a seed given twice, an unknown dataset, or sections that contradict.
+        """
+        if not self.methods:
+            raise BadInput("methods: name at least one method")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise BadInput(f"seeds: give at least one, each once; got {list(self.seeds)}")
+        if self.data.dataset not in DATASETS:
+            raise BadInput(f"data.dataset: unknown dataset {self.data.dataset!r}{nearest(self.data.dataset, DATASETS)}")
+        if self.feedback.annotator == "human" and not DATASETS[self.data.dataset].human_pairs:
+            raise BadInput(f"feedback.annotator: {self.data.dataset!r} has no human pairs; set it to 'simulated'")
+        for section, sampling in (("sampling", self.sampling), ("feedback.sampling", self.feedback.sampling)):
+            if (sampling.max_new_tokens or 0) > self.model.max_new_tokens:
+                raise BadInput(f"{section}.max_new_tokens: more than model.max_new_tokens")
+
+
+def load_suite(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Suite:
+    """Read a suite, lay overrides over it and check every key and type.
+
+    Args:
+        name_or_path: A built-in name or the path of a YAML file.
+        overrides: Dotted paths to values, as ``--set`` gives them: ``method.dpo.beta``, ``sft.learning_rate``.
+
+    Raises:
+        BadInput: No such suite, unknown keys, methods or datasets, wrong types; names the file, line and key.
+    """
+    given = read_suite_values(name_or_path)
+    for key, value in (overrides or {}).items():
+        given.override(key, value)
+    try:
+        return _build(given)
+    except BadInput as error:
+        raise given.located(error) from None
+
+
+def _build(given: SuiteValues) -> Suite:
+    values = {key: value for key, value in given.values.items() if value is not None}
+    for key in ("data", "methods"):
+        if key not in values:
+            raise BadInput(f"the key {key!r} is missing")
+    if isinstance(values["data"], dict) and "dataset" not in values["data"]:
+        raise BadInput(f"data: the key 'dataset' is missing; known datasets: {', '.join(DATASETS)}")
+    if isinstance(values["methods"], dict):  # a method without hyperparameters is written `dpo:`
+        values["methods"] = {name: {} if fields is None else fields for name, fields in values["methods"].items()}
+    suite = build(Suite, values)
+    for name, hyperparameters in suite.methods.items():
+        build_method(name, hyperparameters)
+    return suite
+
+
+def build_method(name: str, hyperparameters: Mapping[str, Any]) -> Method:
+    """Build a registered method with some of its hyperparameters set.
+
+    Args:
+        name: The registered key.
+        hyperparameters: Plain values by field name; the others keep their defaults.
+
+    Raises:
+        BadInput: Unknown method or hyperparameter, or a wrong type.
+    """
+    try:
+        method = registry.find(name).build()
+    except BadInput as error:
+        raise BadInput(f"methods.{name}: {error}") from None
+    return build(type(method), hyperparameters, f"methods.{name}", method) if hyperparameters else method
+
+
+def resolved(suite: Suite) -> dict[str, Any]:
+    """Return the suite as plain values, defaults included; written to a file, it loads as the same suite."""
+    plain: dict[str, Any] = _lists(dataclasses.asdict(suite))
+    return plain
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def suite_digest(suite: Suite) -> str:
+    """Return the digest of what makes two runs comparable: all but the name, summary, methods, seeds and evaluators."""
+    return digest({key: value for key, value in resolved(suite).items() if key not in _NOT_IN_DIGEST})
+
+
+@dataclass(frozen=True)
+class SuiteEntry:
+    """A built-in suite, for lists."""
+
+    name: str
+    summary: str
+    revision: int
+    dataset: str
+
+
+def list_suites() -> list[SuiteEntry]:
+    """Return the built-in suites by name."""
+    suites = [read_suite_values(file.stem).values for file in sorted(SUITES.glob("*.yaml"))]
+    return [
+        SuiteEntry(suite["name"], suite["summary"], suite["revision"], suite["data"]["dataset"]) for suite in suites
+    ]

@@ -1,0 +1,1 @@
+"""What scores completions after training, and what gives feedback in it."""

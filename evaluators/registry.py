@@ -1,0 +1,138 @@
+"""The evaluators by name: what each measures on a policy's sampled completions, and what may be concluded from it.
+
+An evaluator's role is ``diagnostic`` (the gold of a simulation, the proxy, exact quantities) or ``verdict`` (independent
+of the training feedback by lineage). Measures are one number a completion; a null says why by its absence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from alignarena.core.contract import Lab, Policy, Rows, Scorer, TrainablePolicy
+from alignarena.core.errors import BadInput, nearest
+from alignarena.evaluators import behaviour, sentiment
+
+Row = Mapping[str, Any]
+Measures = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an evaluator may look at: one cell's completions, and what they are compared with."""
+
+    lab: Lab  # of the evaluation: metered apart, charged to no method
+    rows: Rows  # sampled rows of the policy
+    baseline: Rows  # sampled rows of the SFT policy for the same prompts and samples
+    policy: Policy
+    reference: TrainablePolicy  # the SFT policy
+    proxy: Callable[[], Scorer]  # the reward model that methods optimised
+    judge: Callable[[], Scorer]  # whose scores decide wins
+    heldout: Mapping[str, Rows]  # pairs of people by axis that nothing was trained on
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A registered evaluator: its measures come row by row, in the order of the evidence."""
+
+    name: str
+    summary: str
+    role: str
+    measure: Callable[[Evidence], Iterable[tuple[Row, Measures]]]
+
+
+def _gold(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    return ((row, sentiment.parts(row)) for row in evidence.rows)
+
+
+def _second_opinion(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    return ((row, sentiment.second_parts(row)) for row in evidence.rows)
+
+
+def _proxy(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    scored = evidence.lab.score(evidence.rows, evidence.proxy())
+    return ((row, {"proxy_reward": row["score"]}) for row in scored)
+
+
+def _win_rate(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    scorer = evidence.judge()
+    theirs = {(row["prompt_id"], row["sample"]): row["score"] for row in evidence.lab.score(evidence.baseline, scorer)}
+    for row in evidence.lab.score(evidence.rows, scorer):
+        other = theirs[row["prompt_id"], row["sample"]]
+        yield row, {"win": 0.5 if row["score"] == other else float(row["score"] > other)}
+
+
+def _kl(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    bound = getattr(evidence.policy, "kl_bound", None)
+    if bound is not None:
+        yield from ((row, {"kl": bound}) for row in evidence.rows)
+        return
+    own = evidence.lab.logps(evidence.policy, evidence.rows)  # type: ignore[arg-type]
+    reference = evidence.lab.logps(evidence.reference, evidence.rows)
+    for row, other in zip(own, reference, strict=True):
+        yield row, {"kl": math.fsum(row["logps"]) - math.fsum(other["logps"])}
+
+
+def _behaviour(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    return ((row, behaviour.measures(row)) for row in evidence.rows)
+
+
+def _heldout(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    """Does the policy's log-ratio to the SFT policy order people's pairs? DPO calls it the implicit reward."""
+    if not hasattr(evidence.policy, "logps"):
+        return
+    policy: Any = evidence.policy
+    for axis, pairs in evidence.heldout.items():
+        sides = {
+            side: Dataset.from_list([{"prompt_id": p["pair_id"], "prompt": p["prompt"], "completion": p[side]} for p in pairs])
+            for side in ("chosen", "rejected")
+        }
+        ratio = {
+            side: [math.fsum(a["logps"]) - math.fsum(b["logps"])
+                   for a, b in zip(evidence.lab.logps(policy, rows), evidence.lab.logps(evidence.reference, rows), strict=True)]
+            for side, rows in sides.items()
+        }  # fmt: skip
+        for pair, chosen, rejected in zip(pairs, ratio["chosen"], ratio["rejected"], strict=True):
+            row = {"prompt_id": pair["pair_id"], "cluster": pair["cluster"], "sample": 0}
+            right = 0.5 if chosen == rejected else float(chosen > rejected)
+            yield row, {f"implicit_accuracy_{axis}": right}
+
+
+EVALUATORS: dict[str, Evaluator] = {
+    one.name: one
+    for one in (
+        Evaluator("gold", "the hidden reward of the simulation, split into its parts", "diagnostic", _gold),
+        Evaluator("second_opinion", "an independent sentiment scorer, and where it disagrees", "diagnostic", _second_opinion),
+        Evaluator("proxy", "the reward model that methods optimised", "diagnostic", _proxy),
+        Evaluator("win_rate", "share of completions that beat SFT's, ties half", "diagnostic", _win_rate),
+        Evaluator("kl", "nats a completion away from the SFT policy, on the policy's own samples", "diagnostic", _kl),
+        Evaluator("behaviour", "length, ends by itself, distinct words", "diagnostic", _behaviour),
+        Evaluator("heldout", "implicit reward against people's held-out pairs", "diagnostic", _heldout),
+    )
+}
+
+
+def find(name: str) -> Evaluator:
+    """Return an evaluator by name.
+
+    Raises:
+        BadInput: No such evaluator; names the nearest.
+    """
+    if name not in EVALUATORS:
+        raise BadInput(f"unknown evaluator {name!r}{nearest(name, EVALUATORS)}")
+    return EVALUATORS[name]
+
+
+def evaluate(names: Iterable[str], evidence: Evidence) -> list[dict[str, Any]]:
+    """Return tidy scores: ``prompt_id, sample, evaluator, metric, value`` (and ``cluster``)."""
+    return [
+        {"prompt_id": row["prompt_id"], "cluster": row["cluster"], "sample": row["sample"], "evaluator": name,
+         "metric": metric, "value": value}
+        for name in names
+        for row, measures in find(name).measure(evidence)
+        for metric, value in measures.items()
+    ]  # fmt: skip

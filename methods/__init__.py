@@ -1,0 +1,1 @@
+"""Alignment methods: one file each, prose over the verbs of the lab."""

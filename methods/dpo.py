@@ -1,0 +1,29 @@
+"""Direct Preference Optimisation (Rafailov et al., 2023; arXiv:2305.18290).
+
+Differs from the paper: all strict pairs of a ranking are trained on together, as InstructGPT does for its reward model,
+so that DPO gets the same annotator information; AdamW on a LoRA adapter instead of RMSprop on all weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alignarena.core.contract import Lab, Policy, Schedule, Task
+from alignarena.core.registry import method
+from alignarena.methods.parts.experience import Fixed
+from alignarena.methods.parts.losses import DPOLoss
+from alignarena.methods.parts.rows import pairs
+
+
+@method("dpo", paper="arXiv:2305.18290", family="offline")
+@dataclass(frozen=True)
+class DPO:
+    """Preferences straight into the policy: no reward model, no sampling."""
+
+    loss: DPOLoss = DPOLoss(beta=0.1)
+    schedule: Schedule = Schedule(learning_rate=1e-4, num_train_epochs=2, lr_scheduler_type="linear", warmup_ratio=0.1)
+
+    def align(self, task: Task, lab: Lab) -> Policy:
+        """Fit the policy to the preferences; the SFT policy is the reference model."""
+        preferences = pairs(task.preferences["overall"])
+        return lab.fit(task.policy, Fixed(preferences), self.loss, self.schedule)

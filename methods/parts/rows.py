@@ -1,0 +1,72 @@
+"""Row transforms: pure functions from rows to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+from datasets import Dataset
+
+from alignarena.core.contract import Lab, Rows
+
+
+def by_prompt(rows: Rows) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each prompt, in order of first appearance."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.to_list():
+        groups.setdefault(row["prompt_id"], []).append(row)
+    yield from groups.values()
+
+
+def best_of(rows: Rows, lab: Lab) -> Rows:
+    """Keep the best-scored completion of each prompt; ties are broken by the seeded generator, never by position."""
+    best = []
+    for group in by_prompt(rows):
+        top = max(row["score"] for row in group)
+        tied = [row for row in group if row["score"] == top]
+        best.append(tied[int(lab.random("tie", group[0]["prompt_id"]).integers(len(tied)))] if len(tied) > 1 else tied[0])
+    return Dataset.from_list(best)
+
+
+def finished(rows: Rows) -> Rows:
+    """Keep completions that end by themselves: training on cut ones teaches a policy never to stop."""
+    return rows.filter(lambda row: row["finish_reason"] == "stop", load_from_cache_file=False)
+
+
+def rankings(rows: Rows) -> Rows:
+    """Put the sampled completions of each prompt side by side, ready for a judge."""
+    return Dataset.from_list(
+        [
+            {
+                **{key: group[0][key] for key in group[0] if key not in _OF_ONE_SAMPLE},
+                "completions": [row["completion"] for row in group],
+                "completions_ids": [row["completion_ids"] for row in group],
+                "finish_reasons": [row["finish_reason"] for row in group],
+            }
+            for group in by_prompt(rows)
+        ]
+    )
+
+
+_OF_ONE_SAMPLE = frozenset({"sample", "completion", "completion_ids", "finish_reason", "logps", "score"})
+
+
+def pairs(preferences: Rows) -> Rows:
+    """Spread rankings into all their strict pairs ``chosen, rejected, margin``; ties say nothing and are left out."""
+    return Dataset.from_list([pair for row in preferences.to_list() for pair in _pairs(row)])
+
+
+def _pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    ids = row.get("completions_ids")
+    for place, (i, j) in enumerate(combinations(range(len(row["completions"])), 2)):
+        if row["ranks"][i] == row["ranks"][j]:
+            continue
+        chosen, rejected = (i, j) if row["ranks"][i] < row["ranks"][j] else (j, i)
+        pair = {"prompt_id": row["prompt_id"], "prompt": row["prompt"]}
+        pair |= {"chosen": row["completions"][chosen], "rejected": row["completions"][rejected]}
+        if ids:
+            pair |= {"chosen_ids": ids[chosen], "rejected_ids": ids[rejected]}
+        if row.get("margins"):
+            pair["margin"] = row["margins"][place]
+        yield pair

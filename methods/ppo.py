@@ -1,0 +1,40 @@
+"""PPO-RLHF (Ziegler et al., 2019, arXiv:1909.08593; Ouyang et al., 2022, arXiv:2203.02155; details of Huang et al., 2024).
+
+Differs from the paper: LoRA adapters instead of all weights; the reward model is standardised on SFT samples (Ziegler's
+way, not InstructGPT's bias alone), so that one kl_coef means the same for every reward model; a completion that does not
+end loses `missing_eos_penalty` of its score instead of having it replaced; no pretraining mix (ptx).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alignarena.core.contract import Lab, Policy, Schedule, Task
+from alignarena.core.registry import method
+from alignarena.methods.parts.experience import Rollouts, ScoredBy
+from alignarena.methods.parts.losses import PPOLoss
+from alignarena.methods.parts.reward_modelling import RewardModelling
+
+
+@method("ppo", paper="arXiv:2203.02155", family="online")
+@dataclass(frozen=True)
+class PPO:
+    """Sample, score, step: a value model beside the policy, and a KL penalty that keeps it near the SFT policy."""
+
+    loss: PPOLoss = PPOLoss(kl_coef=0.05)
+    updates: int = 10  # rounds of sampling
+    prompts_per_update: int = 24
+    n: int = 4  # completions a prompt
+    reward_model: RewardModelling = RewardModelling()
+    schedule: Schedule = Schedule(
+        learning_rate=2e-4, num_train_epochs=2, batch_size=24, lr_scheduler_type="linear", adam_epsilon=1e-5
+    )
+
+    def align(self, task: Task, lab: Lab) -> Policy:
+        """Fit a reward model to the preferences, then the policy to the reward."""
+        reward_model = self.reward_model.fit(task, lab)
+        rollouts = Rollouts(
+            task.prompts, ScoredBy(reward_model), phases=self.updates, prompts_per_phase=self.prompts_per_update, n=self.n,
+            value_start=reward_model,
+        )  # fmt: skip
+        return lab.fit(task.policy, rollouts, self.loss, self.schedule)

@@ -1,0 +1,216 @@
+"""The plots of a report: each takes results and returns a figure, or nothing where the data for it are missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignarena.core.files import atomic_write
+from alignarena.reports.style import figure, look, render, styled
+from alignarena.results.frame import Results
+from alignarena.results.stats import Interval
+
+# Bookkeeping of a training step: not worth a curve.
+_NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "learning_rate"})
+_MOST_POINTS = 400  # of one curve; more cannot be seen
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot: a file stem, what it shows, and its bytes."""
+
+    name: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+def gold(results: Results) -> Any | None:
+    """Gold reward with 95 % intervals, one line a method."""
+    found = _intervals(results, "gold")
+    if not found:
+        return None
+    # A failed run keeps its line, empty: left out, it would look as if it had not been tried.
+    labels = [label for label in results.methods if label in found or results.entry(label).status == "FAILED"]
+    drawn, axes = figure(5.6, 0.9 + 0.36 * len(labels))
+    for place, label in enumerate(labels):
+        colour, marker = look(label)
+        if label not in found:
+            axes.annotate("FAILED", (0.01, place), xycoords=("axes fraction", "data"), va="center", color=colour)
+            continue
+        _whisker(axes, found[label], place, colour)
+        axes.plot(found[label].mean, place, marker, color=colour, markersize=7)
+        if results.entry(label).is_baseline:
+            axes.axvline(found[label].mean, color=colour, linestyle=(0, (4, 3)), linewidth=1)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("gold reward (0 to 1), mean and 95 % interval")
+    return drawn
+
+
+def reward_kl(results: Results) -> Any | None:
+    """Gold reward (the proxy's where there is no gold) against the distance to SFT."""
+    for metric, name in (("gold", "gold reward (0 to 1)"), ("proxy_reward", "reward model score")):
+        drawn = _scatter(results, ("kl", "KL to SFT on own samples (nats per completion)"), (metric, name))
+        if drawn is not None:
+            return drawn
+    return None
+
+
+def gold_proxy(results: Results) -> Any | None:
+    """Gold reward against the reward model's score: going right without going up is over-optimisation."""
+    return _scatter(results, ("proxy_reward", "proxy: reward model score"), ("gold", "gold reward (0 to 1)"))
+
+
+def lengths(results: Results) -> Any | None:
+    """Lengths of the completions: box from quartile to quartile, whiskers to the 5th and 95th percentile."""
+    found = {label: results.samples(label, "length") for label in results.methods}
+    found = {label: samples for label, samples in found.items() if samples}
+    if not found:
+        return None
+    drawn, axes = figure(5.6, 0.9 + 0.36 * len(found))
+    for place, (label, samples) in enumerate(found.items()):
+        values = [value for numbers, _ in samples for value in numbers]
+        colour, marker = look(label)
+        line = {"color": colour}
+        axes.boxplot(
+            values, positions=[place], orientation="horizontal", widths=0.5, whis=(5, 95), showfliers=False,
+            boxprops=line, whiskerprops=line, capprops=line, medianprops=line | {"linewidth": 2},
+        )  # fmt: skip
+        axes.plot(sum(values) / len(values), place, marker, color=colour, markersize=6)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("length (tokens); the marker is the mean")
+    return drawn
+
+
+def training(results: Results, label: str) -> Any | None:
+    """Training curves of one method: a panel a loss and metric, a line a fit, of the first seed that has any."""
+    rows = next((cell.metrics for cell in results.entry(label).cells.values() if cell.metrics), [])
+    panels = _curves(rows)
+    if not panels:
+        return None
+    columns = min(3, len(panels))
+    height = math.ceil(len(panels) / columns)
+    drawn, grid = figure(2.9 * columns, 0.3 + 1.75 * height, height, columns)
+    places = grid.ravel() if hasattr(grid, "ravel") else [grid]
+    for axes, (title, lines) in zip(places, panels.items(), strict=False):
+        _panel(axes, title, lines, look(label)[0])
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    for axes in places[max(0, len(panels) - columns) : len(panels)]:
+        axes.set_xlabel("optimiser step")
+    return drawn
+
+
+FIGURES: dict[str, tuple[Callable[[Results], Any | None], str]] = {
+    "gold": (gold, "Gold reward of each method with its 95 % interval; the dashed line is SFT"),
+    "reward_kl": (reward_kl, "Reward against KL to SFT, one point a method"),
+    "gold_proxy": (gold_proxy, "Gold reward against the reward model's score, one point a method"),
+    "lengths": (lengths, "Distribution of completion lengths of each method"),
+}
+
+
+def draw(results: Results) -> list[Plot]:
+    """Draw every plot that the results have data for; training curves are named ``training-METHOD``."""
+    plots: list[Plot] = []
+    with styled():
+        for name, (make, caption) in FIGURES.items():
+            plots += _drawn(make(results), name, caption)
+        for label in results.methods:
+            name = f"training-{label.replace('/', '-')}"
+            plots += _drawn(training(results, label), name, f"Training curves of {label}")
+    return plots
+
+
+def write_plots(plots: Sequence[Plot], folder: Path) -> None:
+    """Write each plot as SVG and PNG."""
+    for plot in plots:
+        atomic_write(folder / f"{plot.name}.svg", plot.svg)
+        atomic_write(folder / f"{plot.name}.png", plot.png)
+
+
+def _drawn(made: Any | None, name: str, caption: str) -> list[Plot]:
+    return [] if made is None else [Plot(name, caption, *render(made, name))]
+
+
+def _intervals(results: Results, metric: str) -> dict[str, Interval]:
+    found = {label: results.interval(label, metric) for label in results.methods}
+    return {label: interval for label, interval in found.items() if math.isfinite(interval.mean)}
+
+
+def _scatter(results: Results, across: tuple[str, str], up: tuple[str, str]) -> Any | None:
+    horizontal, vertical = _intervals(results, across[0]), _intervals(results, up[0])
+    labels = [label for label in results.methods if label in horizontal and label in vertical]
+    if not labels:
+        return None
+    drawn, axes = figure(5.8, 3.5)
+    for label in labels:
+        colour, marker = look(label)
+        x, y = horizontal[label], vertical[label]
+        analytic = across[0] == "kl" and is_analytic_kl(results, label)
+        if x.known:
+            axes.plot([x.low, x.high], [y.mean, y.mean], color=colour, linewidth=1, alpha=0.7)
+        if y.known:
+            axes.plot([x.mean, x.mean], [y.low, y.high], color=colour, linewidth=1, alpha=0.7)
+        face, name = ("none", f"{label} (KL: a bound)") if analytic else (colour, label)
+        axes.plot(x.mean, y.mean, marker, color=colour, markerfacecolor=face, markersize=8, label=name)
+    axes.margins(0.08)
+    # Beside the plot, not at the points: methods that cannot be told apart lie on top of each other.
+    drawn.legend(loc="outside right upper")
+    axes.set_xlabel(across[1])
+    axes.set_ylabel(up[1])
+    return drawn
+
+
+def is_analytic_kl(results: Results, label: str) -> bool:
+    """Whether a method's KL is a bound from a formula rather than measured (best-of-n)."""
+    entry = results.entry(label)
+    return bool(((entry.folder.provenance.get("methods") or {}).get(entry.method) or {}).get("kl"))
+
+
+def _whisker(axes: Any, interval: Interval, place: int, colour: str) -> None:
+    if interval.known:
+        axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt")
+
+
+Lines = dict[int, tuple[list[float], list[float]]]  # steps and values, by fit
+_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+
+
+def _panel(axes: Any, title: str, lines: Lines, colour: str) -> None:
+    for number, (fit, (steps, values)) in enumerate(lines.items()):
+        style, dot = _STYLES[number % len(_STYLES)], "o" if len(steps) == 1 else ""
+        axes.plot(steps, values, color=colour, linestyle=style, marker=dot, markersize=4, label=f"fit {fit}")
+    axes.set_title(title, fontsize=9)
+    if len(lines) > 1:
+        axes.legend(fontsize=8)
+
+
+def _curves(rows: Sequence[dict[str, Any]]) -> dict[str, Lines]:
+    """Curves by "loss name: metric": losses in the order they were fitted, the loss itself before its metrics."""
+    curves: dict[str, dict[str, Lines]] = {}
+    for row in rows:
+        of_loss = curves.setdefault(str(row.get("loss_name", "training")), {})
+        for metric, value in row.items():
+            if metric in _NOT_CURVES or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            steps, values = of_loss.setdefault(metric, {}).setdefault(int(row.get("fit", 0)), ([], []))
+            steps.append(row.get("step", len(steps)))
+            values.append(value)
+    return {
+        f"{loss_name}: {metric}": {fit: _thinned(*line) for fit, line in of_loss[metric].items()}
+        for loss_name, of_loss in curves.items()
+        for metric in sorted(of_loss, key=lambda metric: (metric != "loss", metric))
+    }
+
+
+def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
+    stride = math.ceil(len(steps) / _MOST_POINTS)
+    return steps[::stride], values[::stride]

@@ -1,0 +1,280 @@
+"""The tables of a report as CSV (every number, full precision), and as Markdown and LaTeX (rounded, to be read)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignarena.core.files import atomic_write
+from alignarena.core.records import Ledger
+from alignarena.reports.text import LATEX, MARKDOWN, printable
+from alignarena.results.frame import Results
+from alignarena.results.leaderboard import COLUMNS, INTERVALS, MEANS
+from alignarena.results.stats import FEWEST_PROMPTS_LENGTH_CONTROLLED
+
+NO_NUMBERS = ("the run failed", "the run has not finished")  # why a whole row is empty
+LEDGER_FIELDS = [field.name for field in fields(Ledger)]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One table cell as read: rounded text, its interval, what to sort by, and why it is empty."""
+
+    text: str = ""
+    interval: str = ""
+    sort: float | str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return the text with its interval."""
+        return f"{self.text} {self.interval}".strip()
+
+    @property
+    def worth_a_column(self) -> bool:
+        """Whether why it is empty says something of the result: not estimable, rather than not scored."""
+        return self.reason.startswith("not estimable")
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a leaderboard column is read."""
+
+    name: str
+    heading: str
+    explained: str
+    digits: int | None = 3  # None: text
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether ``NAME_low`` and ``NAME_high`` are columns as well."""
+        return f"{self.name}_low" in COLUMNS
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its raw values, and the same as read."""
+
+    name: str
+    title: str
+    caption: str
+    columns: list[str]
+    rows: list[list[Any]]
+    headings: list[str]
+    shown: list[list[Shown]]
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column, as read, holds numbers."""
+        return any(is_number(row[column].sort) for row in self.shown)
+
+
+READ = [
+    Column("method", "method", "the method's key", None),
+    Column("gold_reward", "gold reward", "hidden reward, 0 to 1, with its 95 % interval"),
+    Column("gold_vs_sft", "gold vs SFT", "paired difference to SFT on the same prompts, with its 95 % interval"),
+    Column("verdict_vs_sft", "verdict vs SFT", "the interval excludes 0 and Holm's test over all methods agrees", None),
+    Column("on_topic", "on topic", "share of completions that name the topic and finish"),
+    Column("proxy_reward", "proxy", "score of the reward model that methods were trained on"),
+    Column("win_rate", "win rate", "against SFT's completion of the same prompt, ties half, with its 95 % interval"),
+    Column("win_rate_length_controlled", "win rate, equal length", "win rate had both sides been equally long"),
+    Column("kl", "KL (nats)", "sum over tokens of log policy - log SFT, on the policy's own samples"),
+    Column("mean_length", "length (tokens)", "mean tokens of a completion", 1),
+    Column("inference_tokens", "tokens per answer", "tokens generated to give one answer", 1),
+    Column("sampled_tokens", "sampled tokens", "tokens generated in training, charged at cold cost", 0),
+    Column("trained_tokens", "trained tokens", "tokens through forward and backward, charged at cold cost", 0),
+    Column("labels", "labels", "comparisons asked of the annotator; a ranking of K counts log2(K!)", 1),
+    Column("labeler_calls", "labeler calls", "calls of the AI labeler", 0),
+    Column("seconds", "seconds", "charged wall clock, as if nothing had been in the cache", 0),
+    Column("peak_memory_mib", "peak MiB", "largest memory while it ran", 0),
+    Column("track", "track", "which count the budget holds equal between methods", None),
+    Column("seeds", "seeds", "finished seeds that the numbers rest on", 0),
+    Column("status", "status", "DONE, FAILED or not converged", None),
+]
+SPLIT = [
+    Column("method", "method", "the method's key", None),
+    Column("gold_reward", "gold reward", "sentiment where on topic, else 0"),
+    Column("on_topic", "on topic", "finished and names the topic"),
+    Column("finish_rate", "finish rate", "one finished sentence"),
+    Column("topic_rate", "topic rate", "the completion names the topic"),
+    Column("sentiment_given_both", "sentiment given both", "positivity of the completions that are on topic"),
+    Column("second_sentiment", "second opinion", "an independent sentiment scorer, which nothing was trained on"),
+    Column("disagreement", "disagreement", "mean distance between the two sentiment scorers"),
+]
+
+
+def leaderboard(results: Results, columns: Sequence[Column] = READ, name: str = "leaderboard") -> Table:
+    """Return the leaderboard; as read it has the given columns, without those that were scored for no method."""
+    rows = results.leaderboard().to_dict("records")
+    shown = {column: [_shown(results, row, column) for row in rows] for column in columns}
+    kept = [column for column in columns if any(cell.text or cell.worth_a_column for cell in shown[column])]
+    raw = [[row[column] for column in COLUMNS] for row in rows]
+    read = [[shown[column][i] for column in kept] for i in range(len(rows))]
+    return Table(name, "Leaderboard", "", list(COLUMNS), raw, [column.heading for column in kept], read)
+
+
+def budget(results: Results) -> Table:
+    """Return the cost ledger: what each cell was charged (cold) and what it really spent."""
+    rows = [
+        [entry.label, seed, account, cell.state, cell.outcome.get("stopped", ""), *ledger.to_dict().values()]
+        for entry in results.entries.values()
+        for seed, cell in entry.cells.items()
+        for account, ledger in (("charged", cell.charged), ("spent", cell.spent))
+    ]
+    columns = ["method", "seed", "account", "state", "stopped", *LEDGER_FIELDS]
+    return plain("budget", "Cost ledger", "", columns, rows)
+
+
+def axes(results: Results) -> Table:
+    """Return every scored metric of every method with its interval: the axes that gold is made of, and the others."""
+    known = results.frame[results.frame["value"].notna()]
+    rows = []
+    for (label, evaluator, metric), part in known.groupby(["method", "evaluator", "metric"], sort=False):
+        interval = results.interval(str(label), str(metric))
+        counts = [int(part.groupby("seed")["prompt_id"].nunique().sum()), len(part)]
+        rows.append([label, evaluator, metric, interval.mean, interval.low, interval.high, *counts])
+    columns = ["method", "evaluator", "metric", "mean", "low", "high", "prompts", "completions"]
+    return plain("axes", "Every metric", "", columns, rows)
+
+
+def further(results: Results) -> Table:
+    """Return the mean and interval of every metric that no leaderboard column shows, a column each."""
+    shown = {"gold", *MEANS.values(), *INTERVALS.values()}
+    known = results.frame.loc[results.frame["value"].notna(), "metric"].unique()
+    metrics = [str(metric) for metric in known if metric not in shown]
+    rows = []
+    for label in results.methods:
+        rows.append([Shown(label, sort=label), *(_interval(results, label, metric) for metric in metrics)])
+    headings = ["method", *(metric.replace("_", " ") for metric in metrics)]
+    return Table("further", "Further metrics", "", ["method", *metrics], [], headings, rows)
+
+
+def extra(results: Results) -> list[Table]:
+    """Return the tables that suites add in RUN/extra."""
+    tables = []
+    for folder in results.folders:
+        prefix = f"{folder.name}-" if len(results.folders) > 1 else ""
+        for one in folder.extra():
+            texts = (prefix + one["name"], printable(str(one["title"])), printable(str(one["caption"])))
+            tables.append(plain(*texts, [printable(str(column)) for column in one["columns"]], one["rows"]))
+    return tables
+
+
+def plain(name: str, title: str, caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Return a table whose cells are read as they are, numbers to four decimals."""
+    values = [list(row) for row in rows]
+    shown = [[_plain(value) for value in row] for row in values]
+    headings = [name.replace("_", " ") for name in columns]
+    return Table(name, title, caption, list(columns), values, headings, shown)
+
+
+def write_tables(tables: Iterable[Table], folder: Path) -> None:
+    """Write each table as NAME.csv, NAME.md and NAME.tex."""
+    for table in tables:
+        atomic_write(folder / f"{table.name}.csv", csv_text(table))
+        atomic_write(folder / f"{table.name}.md", markdown(table))
+        atomic_write(folder / f"{table.name}.tex", latex(table))
+
+
+def csv_text(table: Table) -> str:
+    """Return the raw values: six decimals at most, nothing where there is no number."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows([[_exact(value) for value in row] for row in table.rows])
+    return out.getvalue()
+
+
+def markdown(table: Table) -> str:
+    """Return the table as read, in Markdown; an en dash where there is no number."""
+    rows = [table.headings, *([str(cell) or "\u2013" for cell in row] for row in table.shown)]
+    lines = [f"| {' | '.join(cell.translate(MARKDOWN) for cell in row)} |\n" for row in rows]
+    lines.insert(1, f"| {' | '.join(['---'] * len(table.headings))} |\n")
+    return "".join(lines)
+
+
+def latex(table: Table) -> str:
+    """Return the table as read, as a LaTeX tabular for the booktabs package."""
+    rows = [[str(cell) or "--" for cell in row] for row in table.shown]
+    alignment = "".join("r" if table.numeric(i) else "l" for i in range(len(table.headings)))
+    lines = [
+        "% \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{alignment}}}",
+        "\\toprule",
+        _latex_row(table.headings),
+        "\\midrule",
+        *map(_latex_row, rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float, digits: int) -> str:
+    """Return a number rounded, with thousands separated; no minus before a zero."""
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.,") else text
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number and there is one."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _shown(results: Results, row: dict[Any, Any], column: Column) -> Shown:
+    value = row[column.name]
+    if column.digits is None:
+        return Shown(str(value), sort=str(value), reason="" if value else "not known")
+    if not is_number(value):
+        return Shown(reason=_reason(results, row, column.name), sort="")
+    interval = ""
+    if column.has_interval and is_number(row[f"{column.name}_low"]):
+        low, high = (number(row[f"{column.name}_{end}"], column.digits) for end in ("low", "high"))
+        interval = f"[{low}, {high}]"
+    return Shown(number(value, column.digits), interval, float(value))
+
+
+def _interval(results: Results, label: str, metric: str) -> Shown:
+    interval = results.interval(label, metric)
+    if not is_number(interval.mean):
+        return Shown(reason="not scored")
+    limits = f"[{number(interval.low, 3)}, {number(interval.high, 3)}]" if interval.known else ""
+    return Shown(number(interval.mean, 3), limits, interval.mean)
+
+
+def _reason(results: Results, row: dict[Any, Any], name: str) -> str:
+    entry = results.entry(row["method"])
+    if not entry.finished:
+        return NO_NUMBERS[entry.status != "FAILED"]
+    if name == "gold_vs_sft" and entry.is_baseline:
+        return "SFT is what the others are compared with"
+    metric = ({"gold_vs_sft": "gold", "win_rate_length_controlled": "win"} | INTERVALS | MEANS).get(name, name)
+    if not results.samples(entry.label, metric):
+        return "not scored"
+    if name == "win_rate_length_controlled":
+        return f"not estimable below {FEWEST_PROMPTS_LENGTH_CONTROLLED} prompts, or without spread in length"
+    return "nothing to compare with"
+
+
+def _plain(value: Any) -> Shown:
+    if is_number(value):
+        whole = float(value).is_integer() and not (isinstance(value, float) and abs(value) <= 1)
+        return Shown(number(value, 0 if whole else 4), sort=float(value))
+    text = "" if value is None or isinstance(value, float) else printable(str(value))
+    return Shown(text, sort=text, reason="" if text else "none recorded")
+
+
+def _exact(value: Any) -> str:
+    if is_number(value):
+        text = f"{value:.6f}".rstrip("0").rstrip(".")
+        return "0" if text == "-0" else text
+    return "" if value is None or isinstance(value, float) else printable(str(value))
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(cell.translate(LATEX) for cell in cells) + r" \\"

@@ -1,0 +1,265 @@
+"""Results of one or more run folders: the tidy frame, the leaderboard, and paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from alignarena.core.digest import digest
+from alignarena.core.errors import BadInput, nearest
+from alignarena.core.records import Ledger
+from alignarena.results import leaderboard, stats
+from alignarena.results.stats import Interval, Sample, Verdict
+from alignarena.results.store import Cell, RunFolder, tidy
+
+BASELINE = "sft"
+Status = Literal["DONE", "FAILED", "not converged", "RUNNING", "WAITING"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paired difference of two methods, a - b, with its interval, test and verdict on a."""
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    test: str
+    verdict: Verdict
+    prompts: int  # compared, over all seeds
+
+    @property
+    def unit(self) -> str:
+        """What the claim is about: ``checkpoint, 1 seed`` or ``method, n seeds``."""
+        return self.verdict.unit
+
+    @property
+    def minimum_detectable_difference(self) -> float:
+        """The difference found with 80 % power at the 5 % level."""
+        return self.verdict.minimum_detectable_difference
+
+    @property
+    def winner(self) -> str:
+        """The verdict in one phrase: ``A better``, ``B better`` or ``cannot tell``."""
+        names = {"better": f"{self.a} better", "worse": f"{self.b} better", "cannot tell": "cannot tell"}
+        return names[self.verdict.outcome]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {**asdict(self), **asdict(self.verdict), "verdict": self.winner}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the leaderboard: a method of one suite, with all its seeds."""
+
+    label: str  # the method's name; behind its run's name where runs of several suites are read together
+    method: str
+    baseline: str  # label of the sft row that it is compared with
+    folder: RunFolder  # the first folder that holds it
+    cells: dict[int, Cell]  # by seed
+
+    @property
+    def finished(self) -> list[Cell]:
+        """The cells that are DONE."""
+        return [cell for cell in self.cells.values() if cell.state == "DONE"]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is the row that the others are compared with."""
+        return self.label == self.baseline
+
+    @property
+    def status(self) -> Status:
+        """FAILED where any seed failed: those that survived are no fair sample of the method."""
+        states = {cell.state for cell in self.cells.values()}
+        unfinished: tuple[Status, ...] = ("FAILED", "RUNNING", "WAITING")
+        for state in unfinished:
+            if state in states:
+                return state
+        return "DONE" if all(cell.converged for cell in self.finished) else "not converged"
+
+    def charged(self) -> Ledger:
+        """Return what one run was charged: the mean over finished seeds, the largest peak memory."""
+        total = sum((cell.charged for cell in self.finished), Ledger())
+        mean = {name: value / max(1, len(self.finished)) for name, value in total.to_dict().items()}
+        return Ledger.from_dict({**mean, "peak_memory_mib": total.peak_memory_mib})
+
+
+class Results:
+    """What one or more runs found.
+
+    Folders of one suite (by digest) are read as one run; folders of different suites keep their own baseline, and
+    their methods are labelled ``FOLDER/METHOD``.
+
+    Args:
+        folders: Run folders, complete or not.
+    """
+
+    def __init__(self, folders: Sequence[RunFolder]) -> None:
+        self.folders = list(folders)
+        self.entries: dict[str, Entry] = {entry.label: entry for entry in _entries(self.folders)}
+
+    @property
+    def methods(self) -> list[str]:
+        """The labels of all methods, in the suite's order."""
+        return list(self.entries)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that were scored."""
+        return sorted(self.frame["metric"].unique())
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Tidy scores of all finished cells: suite method seed prompt_id sample evaluator metric value cluster."""
+        parts = []
+        for entry in self.entries.values():
+            suite = str(entry.folder.suite.get("name", entry.folder.name))
+            parts.append(tidy(suite, entry.finished).assign(method=entry.label))
+        scored = [part for part in parts if len(part)]
+        return pd.concat(scored, ignore_index=True) if scored else tidy("", [])
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Return one row a method, with the columns of :data:`alignarena.results.leaderboard.COLUMNS`."""
+        return self._leaderboard.copy()
+
+    @cached_property
+    def _leaderboard(self) -> pd.DataFrame:
+        return leaderboard.build(self)
+
+    def entry(self, label: str) -> Entry:
+        """Return a method by its label.
+
+        Raises:
+            BadInput: No such method in these runs.
+        """
+        if label not in self.entries:
+            raise BadInput(f"no method {label!r} in {self._where}{nearest(label, self.entries)}")
+        return self.entries[label]
+
+    def primary_metric(self, label: str) -> str | None:
+        """Return what verdicts on a method rest on: gold where its suite has it, else the win rate against SFT."""
+        baseline = self.entry(label).baseline
+        suite = [entry.label for entry in self.entries.values() if entry.baseline == baseline]
+        return next((metric for metric in ("gold", "win") if any(self._by_seed(one, metric) for one in suite)), None)
+
+    def samples(self, label: str, metric: str) -> list[Sample]:
+        """Return values and clusters of a metric, one pair a finished seed that has it."""
+        seeds = self._by_seed(label, metric).values()
+        return [(rows["value"].to_numpy(), rows["cluster"].to_numpy()) for rows in seeds]
+
+    def interval(self, label: str, metric: str) -> Interval:
+        """Return a method's mean of a metric and its interval; NaN where it was not scored."""
+        return stats.mean_interval(self.samples(label, metric))
+
+    def compare(self, a: str, b: str, metric: str = "gold") -> Comparison:
+        """Compare two methods on the completions of the same prompts.
+
+        Differences are taken for each (prompt, sample), averaged for each prompt, and clustered (one seed) or averaged
+        for each seed (several).
+
+        Args:
+            a: A method's label.
+            b: Another's.
+            metric: Any scored metric; larger counts as better.
+
+        Raises:
+            BadInput: An unknown method or metric, or nothing in common to compare.
+        """
+        self.entry(a), self.entry(b)
+        if metric not in self.metrics:
+            raise BadInput(f"no metric {metric!r} in {self._where}{nearest(metric, self.metrics)}")
+        pairs = self._pairs(a, b, metric)
+        if not pairs:
+            raise BadInput(
+                f"{a} and {b} have no finished seed with {metric!r} on the same prompts in {self._where}; finish the "
+                "run or choose another metric"
+            )
+        found = stats.paired_difference([(pair["value"].to_numpy(), pair["cluster"].to_numpy()) for pair in pairs])
+        return Comparison(a, b, metric, **vars(found), prompts=sum(map(len, pairs)))
+
+    def comparable(self, a: str, b: str, metric: str) -> bool:
+        """Whether two methods have a finished seed with the metric on the same prompts."""
+        return bool(self._pairs(a, b, metric))
+
+    def _pairs(self, a: str, b: str, metric: str) -> list[pd.DataFrame]:
+        """Per-prompt differences, one frame a seed that both have."""
+        left, right = self._by_seed(a, metric), self._by_seed(b, metric)
+        if metric == "win" and self.entry(b).is_baseline and not right:  # against itself it ties by definition
+            right = {seed: rows.assign(value=0.5) for seed, rows in left.items()}
+        pairs = [_differences(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
+        return [pair for pair in pairs if len(pair)]
+
+    def _by_seed(self, label: str, metric: str) -> dict[int, pd.DataFrame]:
+        return self._groups.get((label, metric), {})
+
+    @cached_property
+    def _groups(self) -> dict[tuple[str, str], dict[int, pd.DataFrame]]:
+        groups: dict[tuple[str, str], dict[int, pd.DataFrame]] = {}
+        known = self.frame[self.frame["value"].notna()]
+        for key, rows in known.groupby(["method", "metric", "seed"], sort=True):
+            label, metric, seed = key
+            groups.setdefault((str(label), str(metric)), {})[int(str(seed))] = rows.sort_values(["prompt_id", "sample"])
+        return groups
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(folder.name for folder in self.folders)
+
+
+def load_results(*run_dirs: str | Path) -> Results:
+    """Read one or more run folders, complete or not.
+
+    Raises:
+        BadInput: A folder is no run folder, or none was given.
+    """
+    if not run_dirs:
+        raise BadInput("no run folder given; name one that `alignarena run` wrote (runs/NAME)")
+    return Results([RunFolder.open(path) for path in run_dirs])
+
+
+def _differences(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    paired = left.merge(right, on=["prompt_id", "sample"], suffixes=("", "_other"))
+    paired["value"] = paired["value"] - paired["value_other"]
+    return paired.groupby("prompt_id", sort=True).agg(value=("value", "mean"), cluster=("cluster", "first"))
+
+
+def _entries(folders: Sequence[RunFolder]) -> Iterable[Entry]:
+    groups: dict[str, list[RunFolder]] = {}
+    for folder in folders:
+        groups.setdefault(_suite_digest(folder), []).append(folder)
+    for name, group in zip(_unique([group[0].name for group in groups.values()]), groups.values(), strict=True):
+        prefix = f"{name}/" if len(groups) > 1 else ""
+        for method, cells in _merged(group).items():
+            holder = next(folder for folder in group if any(method == one for one, _ in folder.cells()))
+            yield Entry(prefix + method, method, prefix + BASELINE, holder, dict(sorted(cells.items())))
+
+
+def _merged(folders: Sequence[RunFolder]) -> dict[str, dict[int, Cell]]:
+    """Cells by method and seed; of a cell that several folders hold, the one that got furthest."""
+    furthest = ["DONE", "FAILED", "RUNNING", "WAITING"]
+    methods: dict[str, dict[int, Cell]] = {}
+    for folder in folders:
+        for method, seed in folder.cells():
+            cells, cell = methods.setdefault(method, {}), folder.read_cell(method, seed)
+            if seed not in cells or furthest.index(cell.state) < furthest.index(cells[seed].state):
+                cells[seed] = cell
+    return methods
+
+
+def _suite_digest(folder: RunFolder) -> str:
+    known = folder.status.get("suite_digest") or folder.provenance.get("suite_digest")
+    return str(known) if known else digest(folder.suite)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, start=1)]

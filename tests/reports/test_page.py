@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from alignarena.core.errors import BadInput
+from alignarena.reports import page
+from alignarena.reports.answer import answers
+from alignarena.reports.completions import MOST_PROMPTS
+from alignarena.reports.page import write_report
+from alignarena.results.frame import load_results
+from alignarena.results.store import RunFolder
+
+SECTIONS = [
+    *("answer", "leaderboard", "reward-kl", "gold-proxy", "training", "cost", "split"),
+    *("completions", "methods", "failures", "provenance"),
+]
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None:  # not inside a script or style
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def html(run_folders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = run_folders.quickstart(tmp_path_factory.mktemp("page") / "quickstart", failed=("dpo",))
+    return write_report([folder.path]).read_text(encoding="utf-8")
+
+
+def embedded(html: str) -> dict[str, object]:
+    found = re.search(r'<script type="application/json" id="completions-data">(.*?)</script>', html, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_sections_come_in_order_each_with_how_to_read_it(html: str) -> None:
+    assert re.findall(r'<section id="([^"]+)"', html) == SECTIONS
+    for section in re.split(r"<section ", html)[1:]:
+        assert "How to read it:" in section
+
+
+def test_the_page_loads_nothing_and_runs_only_its_own_script(html: str) -> None:
+    parsed = Page(html)
+    loading = {"img", "link", "iframe", "object", "embed", "base", "form", "video", "audio", "source"}
+    assert not loading & {tag for tag, _ in parsed.elements}
+    assert not [attrs for _, attrs in parsed.elements if any(name.startswith("on") for name in attrs)]
+    assert [attrs.get("type") for tag, attrs in parsed.elements if tag == "script"] == ["application/json", None]
+    addresses = {attrs.get("href") or attrs.get("xlink:href") or attrs.get("src") or "" for _, attrs in parsed.elements}
+    assert all(one == "" or one.startswith(("#", "https://arxiv.org/abs/")) for one in addresses)
+    assert "url(http" not in html and "@import" not in html and "@font-face" not in html
+    assert "default-src 'none'" in html
+
+
+def test_what_models_wrote_cannot_leave_its_place(html: str, run_folders: ModuleType) -> None:
+    data = embedded(html)
+    written = [one["text"] for found in data["completions"]["ppo"].values() for one in found]  # type: ignore[index]
+    assert set(run_folders.NASTY) <= set(written)
+    raw = html[html.index('id="completions-data">') : html.index("</script>", html.index('id="completions-data">'))]
+    assert not set(raw[raw.index(">") + 1 :]) & set("<>&\u2028\u2029\u202e\x00")
+    outside = html.replace(raw, "")
+    assert "alert(1)" not in outside and "<b>bold</b>" not in outside
+    assert "&lt;b&gt;bold&lt;/b&gt;" in outside  # the error of the failed cell
+
+
+def test_the_answer_is_given_in_words(finished_run: RunFolder) -> None:
+    [answer] = answers(load_results(finished_run.path))
+    lines = dict(reversed(answer.lines))
+    assert lines["better"].startswith("Better than SFT in gold reward: ppo (+0.229 [+0.189, +0.270])")
+    assert lines["worse"].startswith("Worse than SFT in gold reward: base")
+    assert lines["cannot-tell"].startswith("Cannot be told from SFT: rejection_sampling (+0.025 [-0.008, +0.058])")
+    assert "Cannot be told from each other: best_of_n and dpo." in dict(answer.lines).values()
+    assert "claim about these checkpoints" in lines["unit"]
+    assert "diagnostic" in lines["basis"]
+    assert "base (0.44)" in lines["warning"]
+
+
+def test_rows_of_failed_methods_are_in_the_table_with_the_reason(html: str) -> None:
+    text = " ".join("".join(Page(html).text).split())
+    assert "No verdict: dpo (FAILED)." in text
+    assert "\u2013 dpo: the run failed" in text
+    assert "RunFailed: loss is NaN at step 3" in text
+
+
+def test_notes_from_provenance_are_shown(html: str) -> None:
+    text = " ".join("".join(Page(html).text).split())
+    assert text.count("The model as given: an instruct model.") == 2  # under the row and on the card
+    assert "KL: analytic upper bound" in text
+    assert "alignarena run quickstart --out runs/quickstart" in text
+    assert "<dt>schedule.learning_rate</dt><dd>5e-05</dd>" in html
+    assert "the machine really spent 432 s" in text
+
+
+def test_a_suite_without_gold_leaves_sections_out_with_a_reason(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.human_preferences(tmp_path / "hh")
+    html = write_report([folder.path]).read_text(encoding="utf-8")
+    text = " ".join("".join(Page(html).text).split())
+    assert "Left out: this suite has no gold reward" in text
+    assert "Better than SFT in win rate against SFT: dpo" in text
+    assert "Reward model on held-out human pairs" in text and "harmless & <b>" in text
+    assert "human accuracy" in text
+    for name in ("leaderboard", "budget", "axes", "reward_model"):
+        for suffix in ("csv", "md", "tex"):
+            assert (folder.path / "report/tables" / f"{name}.{suffix}").stat().st_size > 0
+    assert (folder.path / "report/tables/reward_model.csv").read_text().splitlines()[1] == "helpful,0.61,0.55,128"
+
+
+def test_a_run_killed_before_anything_finished_still_has_a_report(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.start(tmp_path / "killed", ("sft", "dpo"), (0,))
+    (tmp_path / "killed" / "provenance.json").unlink()
+    text = write_report([folder.path]).read_text(encoding="utf-8")
+    assert "Nothing was scored" in text
+    assert "Not finished: sft/0, dpo/0." in text
+
+
+def test_several_runs_give_one_report(tmp_path: Path, run_folders: ModuleType) -> None:
+    first = run_folders.quickstart(tmp_path / "first", methods=("sft", "dpo"))
+    second = run_folders.human_preferences(tmp_path / "hh")
+    path = write_report([first.path, second.path], tmp_path / "both")
+    assert path == tmp_path / "both/index.html"
+    text = path.read_text(encoding="utf-8")
+    assert "first/dpo" in text and "hh/dpo" in text
+    assert set(embedded(text)["methods"]) == {"first/sft", "first/dpo", "hh/sft", "hh/dpo"}  # type: ignore[call-overload]
+    assert not (first.path / "report").exists()
+
+
+def test_a_large_run_embeds_only_so_many_prompts(tmp_path: Path, run_folders: ModuleType) -> None:
+    run_folders.TOPICS, before = 200, run_folders.TOPICS
+    try:
+        folder = run_folders.quickstart(tmp_path / "large", methods=("sft",))
+    finally:
+        run_folders.TOPICS = before
+    data = page.browsable(load_results(folder.path))
+    assert len(data["prompts"]) == MOST_PROMPTS < 400
+    assert data["prompts"][-1]["id"] > "p390"
+
+
+def test_only_papers_become_links() -> None:
+    assert page._link("arXiv:2305.18290") == "https://arxiv.org/abs/2305.18290"
+    assert page._link("javascript:alert(1)") == page._link("http://x") == page._link('https://x/"onclick') == ""
+
+
+def test_no_run_folder_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not a run folder"):
+        write_report([tmp_path])
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path, run_folders: ModuleType) -> None:
+    run = run_folders.quickstart(tmp_path / "run", methods=("sft", "ppo"))
+    written = []
+    for number in ("1", "2"):  # in processes of their own: hash seeds, and no cache of fonts or draws in between
+        folder = tmp_path / number / "quickstart"
+        shutil.copytree(run.path, folder)
+        code = "import sys; from alignarena.reports.page import write_report; write_report(sys.argv[1:])"
+        subprocess.run(
+            [sys.executable, "-c", code, str(folder)], check=True, env={**os.environ, "PYTHONHASHSEED": number}
+        )
+        report = folder / "report"
+        written.append({str(one.relative_to(report)): one.read_bytes() for one in report.rglob("*") if one.is_file()})
+    assert written[0].keys() == written[1].keys()
+    assert [name for name in written[0] if written[0][name] != written[1][name]] == []
+
+
+def test_reports_open_without_torch() -> None:
+    code = (
+        "import sys, alignarena.reports.page, alignarena.reports.terminal, alignarena.results.frame; "
+        "sys.exit(sorted({'torch', 'transformers', 'datasets', 'peft', 'trl'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+
+from alignarena.reports import tables
+from alignarena.reports.terminal import print_leaderboard
+from alignarena.results.frame import load_results
+from alignarena.results.leaderboard import COLUMNS
+from alignarena.results.store import RunFolder
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_leaderboard_csv_has_every_column_and_full_precision(finished_run: RunFolder) -> None:
+    results = load_results(finished_run.path)
+    rows = parsed(tables.csv_text(tables.leaderboard(results)))
+    assert list(rows[0]) == COLUMNS
+    board = results.leaderboard().set_index("method")
+    for row in rows:
+        assert float(row["gold_reward"]) == pytest.approx(board.loc[row["method"], "gold_reward"], abs=1e-6)
+    sft = rows[1]
+    assert (sft["gold_vs_sft"], sft["win_rate_length_controlled"], sft["labels"]) == ("", "", "458.5")
+
+
+def test_markdown_and_latex_show_intervals_and_dashes(finished_run: RunFolder) -> None:
+    table = tables.leaderboard(load_results(finished_run.path))
+    markdown, latex = tables.markdown(table), tables.latex(table)
+    assert "| sft | 0.422 [0.380, 0.464] | \u2013 | baseline |" in markdown
+    assert {line.count(" | ") for line in markdown.splitlines()} == {len(table.headings) - 1}
+    assert r"rejection\_sampling & 0.447 [0.414, 0.480]" in latex
+    assert {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")} == {len(table.headings) - 1}
+
+
+def test_text_is_escaped_for_each_format() -> None:
+    table = tables.plain("t", "", "", ["a_b", "c"], [["x|y <b> 50% & $_{}~^\\", None], ['say "hi", you', 0.25]])
+    assert "| x\\|y &lt;b&gt; 50% &amp; $_{}~^\\\\ | \u2013 |" in tables.markdown(table)
+    assert r"x|y \textless{}b\textgreater{} 50\% \& \$\_\{\}\textasciitilde{}" in tables.latex(table)
+    assert r"\textasciicircum{}\textbackslash{} & -- \\" in tables.latex(table)
+    assert parsed(tables.csv_text(table))[1] == {"a_b": 'say "hi", you', "c": "0.25"}
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(1234567.0, 0, "1,234,567"), (-0.0001, 3, "0.000"), (-0.5, 2, "-0.50"), (0.0006, 3, "0.001")],
+)
+def test_numbers_are_rounded_the_same_way_everywhere(value: float, digits: int, text: str) -> None:
+    assert tables.number(value, digits) == text
+
+
+def test_the_ledger_keeps_charged_and_spent_apart(finished_run: RunFolder) -> None:
+    rows = parsed(tables.csv_text(tables.budget(load_results(finished_run.path))))
+    dpo = {row["account"]: row for row in rows if row["method"] == "dpo"}
+    assert (dpo["charged"]["seconds"], dpo["spent"]["seconds"]) == ("53", "22")
+    assert (dpo["charged"]["trained_tokens"], dpo["spent"]["trained_tokens"]) == ("12000", "0")
+
+
+def test_every_metric_has_its_interval(finished_run: RunFolder) -> None:
+    rows = parsed(tables.csv_text(tables.axes(load_results(finished_run.path))))
+    found = {row["metric"]: row for row in rows if row["method"] == "ppo"}
+    assert {"gold", "topic", "finished", "sentiment", "second_sentiment", "kl", "win", "eos"} <= set(found)
+    assert float(found["topic"]["low"]) <= float(found["topic"]["mean"]) <= float(found["topic"]["high"])
+    assert (found["gold"]["prompts"], found["gold"]["completions"]) == ("80", "160")
+
+
+def test_missing_numbers_say_why(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.quickstart(tmp_path / "r", failed=("dpo",), methods=("sft", "dpo", "ppo"))
+    table = tables.leaderboard(load_results(folder.path))
+    shown = {row[0].text: dict(zip(table.headings, row, strict=True)) for row in table.shown}
+    assert shown["dpo"]["gold reward"].reason == "the run failed"
+    assert shown["ppo"]["win rate, equal length"].reason.startswith("not estimable below 300 prompts")
+    assert shown["sft"]["gold vs SFT"].reason == "SFT is what the others are compared with"
+
+
+def test_the_terminal_shows_the_verdicts_and_their_unit(finished_run: RunFolder) -> None:
+    console = Console(width=110, record=True, file=io.StringIO())
+    print_leaderboard(load_results(finished_run.path), console)
+    text = console.export_text()
+    line = next(line for line in text.splitlines() if line.startswith("rejection_sampling"))
+    assert "cannot tell" in line
+    assert "claims about a checkpoint, 1 seed" in text

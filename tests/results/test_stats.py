@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from alignarena.results import stats
+
+
+def clustered(rng: np.random.Generator, clusters: int = 60, each: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Values of mean 0 whose clusters share an effect as large as the noise."""
+    labels = np.repeat(np.arange(clusters), each)
+    return rng.normal(size=clusters)[labels] + rng.normal(size=clusters * each), labels
+
+
+def test_bootstrap_mean_and_interval_by_hand() -> None:
+    # Two clusters with means 0 and 1: a resample has mean 0, .5 or 1 with chances 1/4, 1/2, 1/4.
+    interval = stats.bootstrap_interval([0, 0, 1, 1], ["a", "a", "b", "b"])
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
+    assert interval.standard_error == pytest.approx(math.sqrt(1 / 8), abs=0.01)
+
+
+def test_rows_of_one_cluster_are_no_more_than_one_draw() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=40)
+    once = stats.bootstrap_interval(values, np.arange(40))
+    copied = stats.bootstrap_interval(np.repeat(values, 50), np.repeat(np.arange(40), 50))
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    intervals = [stats.bootstrap_interval(*clustered(rng), n=1000) for _ in range(600)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert 0.92 <= covered <= 0.98
+    # Treating rows as independent would not: the test can fail.
+    rows = [clustered(rng)[0] for _ in range(600)]
+    naive = [stats.bootstrap_interval(values, np.arange(len(values)), n=1000) for values in rows]
+    assert np.mean([interval.low <= 0 <= interval.high for interval in naive]) < 0.90
+
+
+def test_too_little_data_gives_no_interval() -> None:
+    assert math.isnan(stats.bootstrap_interval([], []).mean)
+    one = stats.bootstrap_interval([0.2, 0.4], ["a", "a"])
+    assert one.mean == pytest.approx(0.3)
+    assert not one.known
+
+
+def test_missing_values_are_left_out() -> None:
+    assert stats.bootstrap_interval([1.0, math.nan, 3.0], ["a", "b", "c"]).mean == 2.0
+
+
+def test_t_interval_by_hand() -> None:
+    # Means 1, 2, 3: standard error 1/sqrt(3), t(.975, 2) = 4.302653.
+    interval = stats.t_interval([1, 2, 3])
+    assert interval.high - interval.mean == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
+
+
+def test_sign_flip_p_by_hand() -> None:
+    # All of 3 clusters agree: 2 of the 8 sign patterns are as extreme.
+    assert stats.sign_flip_p([1.0, 2.0, 3.0], ["a", "b", "c"]) == 0.25
+    assert stats.sign_flip_p([0.0, 0.0], ["a", "b"]) == 1.0
+    assert stats.sign_flip_p(np.ones(40), np.arange(40), n=999) == pytest.approx(1 / 1000)
+
+
+def test_sign_flip_p_is_uniform_under_the_null() -> None:
+    rng = np.random.default_rng(2)
+    p_values = np.array([stats.sign_flip_p(*clustered(rng, clusters=30), n=400) for _ in range(500)])
+    for level in (0.05, 0.25, 0.5, 0.75):
+        assert np.mean(p_values <= level) == pytest.approx(level, abs=0.06)
+
+
+def test_pairing_narrows_the_interval_when_methods_are_correlated() -> None:
+    rng = np.random.default_rng(3)
+    shared, labels = clustered(rng)
+    a, b = shared + rng.normal(0, 0.3, len(shared)), shared + rng.normal(0, 0.3, len(shared))
+    paired = stats.paired_difference([(a - b, labels)])
+    unpaired = math.hypot(*(stats.bootstrap_interval(x, labels).standard_error for x in (a, b)))
+    assert paired.high - paired.low < 0.5 * 2 * 1.96 * unpaired
+
+
+@pytest.mark.parametrize(("shift", "outcome"), [(0.8, "better"), (-0.8, "worse"), (0.0, "cannot tell")])
+def test_verdict_of_one_seed_is_about_a_checkpoint(shift: float, outcome: str) -> None:
+    values, labels = clustered(np.random.default_rng(4))
+    found = stats.paired_difference([(values - values.mean() + shift, labels)])
+    assert str(found.verdict) == f"{outcome} (checkpoint, 1 seed)"
+    assert (found.p_value < 0.05) == (outcome != "cannot tell")
+
+
+def test_verdict_of_several_seeds_is_about_the_method_and_uses_the_seeds_alone() -> None:
+    labels = np.arange(50)
+    seeds = [(np.full(50, mean), labels) for mean in (1.0, 2.0, 3.0)]
+    found = stats.paired_difference(seeds)
+    assert found.verdict.unit == "method, 3 seeds"
+    assert found.high - found.difference == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
+    assert found.p_value == pytest.approx(0.074180, abs=1e-6)  # two-sided t test, t = 2 sqrt 3, 2 degrees of freedom
+    assert "below 0.25" in found.test
+    assert found.verdict.outcome == "cannot tell"
+
+
+def test_the_minimum_detectable_difference_is_detected_four_times_in_five() -> None:
+    rng = np.random.default_rng(5)
+    values, labels = clustered(rng)
+    detectable = stats.paired_difference([(values, labels)]).verdict.minimum_detectable_difference
+    tried = [stats.bootstrap_interval(*clustered(rng), n=1000) for _ in range(400)]
+    assert np.mean([interval.low + detectable > 0 for interval in tried]) == pytest.approx(0.8, abs=0.1)
+
+
+def test_holm_by_hand() -> None:
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([]) == []
+
+
+def test_length_controlled_win_rate() -> None:
+    rng = np.random.default_rng(6)
+    baseline = rng.integers(50, 150, 600)
+    longer = baseline + rng.integers(-60, 120, 600)
+    gap = (baseline - longer) / np.std(baseline - longer)
+    wins = (rng.random(600) < 1 / (1 + np.exp(3 * np.tanh(gap)))).astype(float)  # wins by length alone
+    assert wins.mean() > 0.6
+    assert stats.length_controlled_win_rate(wins, longer, baseline) == pytest.approx(0.5, abs=0.06)
+    swapped = stats.length_controlled_win_rate(1 - wins, baseline, longer)
+    assert swapped == pytest.approx(1 - (stats.length_controlled_win_rate(wins, longer, baseline) or 0), abs=1e-4)
+    assert stats.length_controlled_win_rate(np.full(600, 0.5), longer, baseline) == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["few", "no spread", "separated"])
+def test_length_controlled_win_rate_is_not_always_estimable(case: str) -> None:
+    count = 299 if case == "few" else 400
+    lengths = np.arange(count) if case != "no spread" else np.full(count, 7)
+    wins = np.ones(count) if case == "separated" else np.arange(count) % 2
+    assert stats.length_controlled_win_rate(wins, lengths, np.full(count, 7)) is None

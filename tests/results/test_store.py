@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+from alignarena.core.errors import BadInput
+from alignarena.core.records import Ledger
+from alignarena.results.store import FRAME_COLUMNS, RunFolder
+
+
+def test_a_cell_reads_back_as_written(finished_run: RunFolder, run_folders: ModuleType) -> None:
+    cell = finished_run.read_cell("ppo", 0)
+    completions, scores = run_folders.sampled("ppo", 0)
+    assert (cell.state, cell.outcome["stopped"], cell.track) == ("DONE", "finished", "labels")
+    assert (cell.completions, cell.scores) == (completions, scores)
+    assert cell.charged == Ledger.from_dict(run_folders.budget("ppo")["charged"])
+    assert cell.budget == {"labels": 500.0}
+    assert cell.config["beta"] == 0.1
+
+
+def test_cells_come_in_the_suites_order_then_those_found(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.start(tmp_path, ("sft", "dpo"), (1, 0))
+    folder.finish_cell("added", 3)
+    (tmp_path / "report" / "tables").mkdir(parents=True)
+    assert folder.cells() == [("sft", 0), ("sft", 1), ("dpo", 0), ("dpo", 1), ("added", 3)]
+
+
+def test_done_and_failed_replace_each_other(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.start(tmp_path, ("sft",), (0,))
+    assert folder.state("sft", 0) == "WAITING"
+    folder.mark("sft", 0, "RUNNING")
+    assert folder.state("sft", 0) == "RUNNING"
+    folder.fail_cell("sft", 0, "out of memory", "trace")
+    assert folder.read_cell("sft", 0).outcome == {"error": "out of memory", "traceback": "trace"}
+    folder.finish_cell("sft", 0, "budget", converged=False)
+    cell = folder.read_cell("sft", 0)
+    assert (cell.state, cell.outcome, cell.converged) == ("DONE", {"stopped": "budget", "converged": False}, False)
+    assert not (tmp_path / "sft/0/FAILED").exists()
+    assert folder.status["cells"] == {"sft/0": "DONE"}
+
+
+def test_a_killed_cell_reads_as_far_as_it_got(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.start(tmp_path, ("sft", "dpo"), (0,))
+    folder.append_metrics("dpo", 0, [{"step": 0, "loss": 0.7}])
+    with open(tmp_path / "dpo/0/metrics.jsonl", "ab") as file:
+        file.write(b'{"step": 1, "lo')
+    cell = folder.read_cell("dpo", 0)
+    assert cell.metrics == [{"step": 0, "loss": 0.7}]
+    assert (cell.completions, cell.scores, cell.charged) == ([], [], Ledger())
+    assert folder.frame().empty
+
+
+def test_parquet_is_tidy_and_complete(finished_run: RunFolder, run_folders: ModuleType) -> None:
+    frame = pd.read_parquet(finished_run.path / "results.parquet")
+    assert list(frame.columns) == FRAME_COLUMNS
+    assert len(frame) == sum(len(run_folders.sampled(method, 0)[1]) for method in run_folders.METHODS)
+    assert set(frame.loc[frame["prompt_id"] == "p011", "cluster"]) == {"topic-5"}
+    assert frame.loc[frame["metric"] == "sentiment", "value"].isna().any()
+
+
+def test_opening_what_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no suite\.resolved\.yaml"):
+        RunFolder.open(tmp_path)
+    with pytest.raises(BadInput, match="not a folder"):
+        RunFolder.open(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("suite.resolved.yaml", "a: [", "not YAML"),
+        ("suite.resolved.yaml", "- a", "expected a mapping"),
+        ("status.json", "{", "not JSON"),
+        ("extra/t.json", '{"rows": []}', "columns and rows"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, run_folders: ModuleType, name: str, text: str, message: str) -> None:
+    folder = run_folders.start(tmp_path, ("sft",), (0,))
+    (tmp_path / "extra").mkdir()
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput, match=message):
+        _ = (folder.suite, folder.status, folder.extra())
