@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alignarena.core.contract import Lab, Task
+from alignarena.core.errors import RunFailed
 from alignarena.core.registry import method
 
 if TYPE_CHECKING:
@@ -15,15 +16,25 @@ __all__ = ["Lab", "Task", "__version__", "load_results", "method", "run"]
 
 
 def run(suite: str, **overrides: Any) -> Results:
-    """Run a suite and return its results; the same as ``alignarena run SUITE``.
+    """Run a suite, write its report and return its results; the same as ``alignarena run SUITE``.
 
     Args:
         suite: A built-in name or the path of a YAML file.
         **overrides: ``out``, ``methods``, ``seeds`` and ``set`` (a mapping of dotted keys), as on the command line.
+
+    Raises:
+        BadInput: The suite, a method or the folder does not fit.
+        RunFailed: A method failed; the others are finished and in the report.
     """
     from alignarena.benchmarks.sweep import run as run_suite
+    from alignarena.reports.page import write_report
+    from alignarena.results.frame import load_results as load
 
-    return run_suite(suite, **overrides)
+    folder, failed = run_suite(suite, **overrides)
+    write_report([folder])
+    if failed:
+        raise RunFailed(f"{', '.join(failed)} failed; see FAILED in {folder}/{failed[0]}, then run again")
+    return load(str(folder))
 
 
 def load_results(*run_dirs: str) -> Results:

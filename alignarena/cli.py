@@ -191,28 +191,29 @@ _LISTS: Mapping[str, Callable[[], Iterable[dict[str, Any]]]] = {
 
 
 def _run(args: argparse.Namespace) -> int:
-    from alignarena.benchmarks.sweep import run
+    from alignarena import run
     from alignarena.core.registry import load_file
 
     methods, files = args.methods, [name for name in args.methods or () if name.endswith(".py")]
     if methods is not None:
         methods = [one for name in methods for one in (load_file(name) if name in files else (name,))]
-    results = run(
-        args.suite,
-        out=args.out,
-        methods=methods,
-        seeds=args.seeds,
-        set=dict(args.set),
-        dry_run=args.dry_run,
-        method_files=tuple(files),
-    )
-    return 0 if results is None else _show(results)
+    given: dict[str, Any] = {"methods": methods, "seeds": args.seeds, "set": dict(args.set), "method_files": files}
+    if args.dry_run:
+        from alignarena.benchmarks.plan import dry_run
+
+        print(dry_run(args.suite, **given))
+        return 0
+    return _show(run(args.suite, out=args.out, **given))
 
 
 def _score(args: argparse.Namespace) -> int:
-    from alignarena.benchmarks.sweep import score
+    from alignarena.benchmarks.rescore import score
+    from alignarena.reports.page import write_report
+    from alignarena.results.frame import load_results
 
-    return _show(score(args.run_dir, evaluators=args.evaluators))
+    score(args.run_dir, evaluators=args.evaluators)
+    write_report([args.run_dir])
+    return _show(load_results(args.run_dir))
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,7 @@ class PaperLab:
 
     seed: int = 0
     rollouts_in_budget: int | None = None  # a fit's later ones raise BudgetUsedUp, as in a real lab
+    draws_once: bool = True  # refuse a stream that was drawn before; evaluation does that on purpose, to pair policies
     log: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
     _draws: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -99,11 +100,9 @@ class PaperLab:
         _wants(rows, "lab.sample", "prompt_id", "prompt")
         if "fit" in self.running:
             self._count_rollout()
-        call = digest(list(rows["prompt_id"]), n, sampling)
-        for prompt_id in rows["prompt_id"]:
-            drawn = self._draws.setdefault((policy.digest, stream, prompt_id), call)
-            require(drawn == call, f"lab.sample draws twice with stream {stream!r}; name another stream")
-        with self._verb("sample", f"x{n} {stream}"):
+        if self.draws_once:
+            self._check_draw(policy, rows, n, stream, sampling)
+        with self._verb("sample", f"x{n} {stream}", policy, rows, n, sampling):
             sampled = policy.complete(self, rows, n, stream=stream, sampling=sampling)
         _wants(sampled, "completed rows", "prompt_id", "prompt", "sample", "completion", "finish_reason")
         return sampled
@@ -111,7 +110,7 @@ class PaperLab:
     def score(self, rows: Rows, scorer: Any) -> Rows:
         """Add a score to each row."""
         _wants(rows, "lab.score", "prompt", "completion")
-        with self._verb("score", type(scorer).__name__):
+        with self._verb("score", type(scorer).__name__, rows, scorer):
             scores = scorer.score(rows, self)
         require(len(scores) == len(rows), f"lab.score: {len(scores)} scores for {len(rows)} rows")
         return _with_column(rows, "score", scores)
@@ -119,20 +118,20 @@ class PaperLab:
     def prefer(self, rows: Rows, judge: Any) -> Rows:
         """Add ranks and margins to rows of completions."""
         _wants(rows, "lab.prefer", "prompt_id", "prompt", "completions")
-        with self._verb("prefer", type(judge).__name__):
+        with self._verb("prefer", type(judge).__name__, rows, judge):
             return judge.prefer(rows, self)
 
     def revise(self, rows: Rows, reviser: Any, principles: tuple[Principle, ...], *, stream: str) -> Rows:
         """Rewrite the completions."""
         _wants(rows, "lab.revise", "prompt_id", "prompt", "completion")
         require(bool(principles), "lab.revise: no principles")
-        with self._verb("revise", stream):
+        with self._verb("revise", stream, rows, reviser, principles):
             return reviser.revise(rows, principles, self, stream=stream)
 
     def logps(self, policy: Any, rows: Rows) -> Rows:
         """Add log-probs to each row."""
         _wants(rows, "lab.logps", "prompt", "completion")
-        with self._verb("logps", ""):
+        with self._verb("logps", "", policy, rows):
             return policy.logps(self, rows)
 
     def fit(self, policy: Any, experience: Experience, loss: Loss, schedule: Schedule) -> PaperPolicy:
@@ -141,34 +140,38 @@ class PaperLab:
         if "values" in loss.needs:
             require(experience.value_start is not None, f"{type(loss).__name__} needs a value model; give value_start")
         key = self._key("fit", policy, experience, loss, schedule)
-        with self._verb("fit", f"{type(experience).__name__} {type(loss).__name__}"):
+        with self._verb("fit", f"{type(experience).__name__} {type(loss).__name__}", key, policy):
             for phase in range(experience.phases):
                 try:
                     rows = experience.rows(phase, policy, self)
                 except BudgetUsedUp:
                     break
-                check_loss(rows, loss, scores=False)
-                policy = PaperPolicy(digest(key, phase))
-        return PaperPolicy(digest(key, policy))
+                self._train(rows, loss, schedule, scores=False)
+                policy = replace(policy, digest=digest(key, phase))
+        made: PaperPolicy = replace(policy, digest=digest(key, policy))
+        return made
 
     def fit_reward_model(self, start: Any, preferences: Rows, loss: Loss, schedule: Schedule) -> PaperScorer:
         """Call the loss on the preferences and return a scorer named by all inputs."""
         require(isinstance(start, PaperPolicy), f"lab.fit_reward_model: {type(start).__name__} cannot be trained")
-        with self._verb("fit_reward_model", type(loss).__name__):
-            check_loss(preferences, loss, scores=True)
-        return PaperScorer(self._key("reward model", start, preferences, loss, schedule))
-
-    def train_with(self, backend: Any, policy: Any, rows: Rows, config: Any) -> PaperPolicy:
-        """Return another policy."""
-        require(isinstance(policy, PaperPolicy) and len(rows) > 0, "lab.train_with: no trainable policy, or no rows")
-        name = getattr(backend, "__name__", type(backend).__name__)
-        with self._verb("train_with", name):
-            return PaperPolicy(digest("train_with", name, policy, rows))
+        key = self._key("reward model", start, preferences, loss, schedule)
+        with self._verb("fit_reward_model", type(loss).__name__, key, start):
+            self._train(preferences, loss, schedule, scores=True)
+        return PaperScorer(key)
 
     def within(self, fraction: float) -> PaperLab:
         """Return this lab: paper is not scarce."""
         require(0 < fraction <= 1, f"lab.within: {fraction} is not a fraction")
         return self
+
+    def _train(self, rows: Rows, loss: Loss, schedule: Schedule, scores: bool) -> None:
+        check_loss(rows, loss, scores)
+
+    def _check_draw(self, policy: Any, rows: Rows, n: int, stream: str, sampling: Sampling) -> None:
+        call = digest(list(rows["prompt_id"]), n, sampling)
+        for prompt_id in rows["prompt_id"]:
+            drawn = self._draws.setdefault((policy.digest, stream, prompt_id), call)
+            require(drawn == call, f"lab.sample draws twice with stream {stream!r}; name another stream")
 
     def _count_rollout(self) -> None:
         if self.rollouts_in_budget is not None and self._rollouts >= self.rollouts_in_budget:
@@ -182,7 +185,7 @@ class PaperLab:
             raise AssertionError(f"a stage cannot be memoised: {error}") from error
 
     @contextmanager
-    def _verb(self, name: str, about: str) -> Iterator[None]:
+    def _verb(self, name: str, about: str, *inputs: object) -> Iterator[None]:
         self.log.append(f"{name} {about}".strip())
         self.running.append(name)
         try:
@@ -231,9 +234,8 @@ def _ranking(completions: list[str]) -> dict[str, Any]:
 def _sampled(row: dict[str, Any], i: int, seed: int, policy: str, stream: str) -> dict[str, Any]:
     text = _sentence(seed, policy, stream, row["prompt_id"], i)
     ids = [_WORDS.index(word) for word in text.split()]
-    kept: dict[str, Any] = {name: row[name] for name in ("prompt_id", "prompt", "cluster") if name in row}
     return {
-        **kept,
+        **{name: value for name, value in row.items() if name not in ("completion", "logps", "score")},
         "sample": i,
         "completion": text,
         "prompt_ids": [0, 1, 2],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +12,14 @@ from typing import Any
 
 from datasets import Dataset
 
-from alignarena.benchmarks.start import SCORERS, Start, human_rankings
+from alignarena.benchmarks.start import SCORERS, Given, Start
 from alignarena.benchmarks.suite import Suite, suite_digest
-from alignarena.core.contract import Method, Policy, Rows, Scorer
+from alignarena.core.contract import Lab, Method, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.digest import digest
 from alignarena.core.errors import BudgetUsedUp
 from alignarena.core.files import write_json
-from alignarena.evaluators.registry import Evidence, evaluate
+from alignarena.evaluators.registry import evaluate
 from alignarena.harness.lab import HarnessLab
-from alignarena.harness.policy import AdapterPolicy
 from alignarena.methods.parts.losses import KWiseRewardLoss
 from alignarena.results.store import RunFolder
 
@@ -32,24 +31,13 @@ _IN_COMPLETIONS = ("prompt_id", "prompt", "cluster", "sample", "completion", "co
 class Bench:
     """What the cells of one seed share beside the task: SFT's completions, the proxy and the judge."""
 
-    start: Start
+    given: Given
+    lab: Lab  # of shared work and evaluation: metered apart, charged to no method
 
     @cached_property
-    def lab(self) -> HarnessLab:
-        """The lab of shared work and evaluation: metered apart, charged to no method."""
-        return self.start.lab()
-
-    @cached_property
-    def sft(self) -> AdapterPolicy:
+    def sft(self) -> TrainablePolicy:
         """The SFT policy of this seed."""
-        return self.start.sft(self.lab)
-
-    @cached_property
-    def sft_cost(self) -> Any:
-        """What making it costs, cold."""
-        lab = self.start.lab()
-        self.start.sft(lab)
-        return lab.account.charged
+        return self.given.sft(self.lab)
 
     @cached_property
     def baseline(self) -> Rows:
@@ -59,56 +47,104 @@ class Bench:
     @cached_property
     def proxy(self) -> Scorer:
         """The suite's reward model, as the methods fit it."""
-        return self.start.suite.reward_model.fit(self.start.task(self.sft, self.lab), self.lab)
+        return self.given.suite.reward_model.fit(self.given.task(self.sft, self.lab), self.lab)
 
     @cached_property
     def judge(self) -> Scorer:
         """What decides wins: the gold of a simulation, or a reward model of preferences no method has seen."""
-        suite = self.start.suite
+        suite = self.given.suite
         if suite.evaluation.win_rate_judge == "gold":
             return SCORERS[suite.feedback.scorer]()
-        preferences = human_rankings(self.lab, self.start.splits.judge_preferences["overall"])
-        modelling = suite.reward_model
-        return self.lab.fit_reward_model(self.sft, preferences, KWiseRewardLoss(), modelling.schedule)
+        preferences = self.given.judge_preferences(self.lab)
+        return self.lab.fit_reward_model(self.sft, preferences, KWiseRewardLoss(), suite.reward_model.schedule)
+
+    @cached_property
+    def heldout(self) -> dict[str, Rows]:
+        """People's pairs by axis that nothing is trained on."""
+        return {axis: Dataset.from_list(pairs) for axis, pairs in self.given.splits.heldout.items()}
 
     def answers(self, policy: Policy) -> Rows:
         """Sample a policy on the evaluation prompts."""
-        suite = self.start.suite
-        prompts = Dataset.from_list(self.start.splits.evaluation)
+        suite = self.given.suite
+        prompts = Dataset.from_list(self.given.splits.evaluation)
         return self.lab.sample(policy, prompts, suite.evaluation.n, stream="evaluation", sampling=suite.sampling)
 
-    def evidence(self, policy: Policy, rows: Rows) -> Evidence:
-        """Gather what evaluators may look at."""
-        heldout = {axis: Dataset.from_list(pairs) for axis, pairs in self.start.splits.heldout.items() if axis != "overall"}
-        return Evidence(self.lab, rows, self.baseline, policy, self.sft, lambda: self.proxy, lambda: self.judge, heldout)
 
-    def scores(self, policy: Policy, rows: Rows, evaluators: Iterable[str]) -> list[dict[str, Any]]:
-        """Score a policy's answers."""
-        return evaluate(evaluators, self.evidence(policy, rows))
+@dataclass(frozen=True)
+class CellEvidence:
+    """One cell's completions, the policy that wrote them, and the bench they are judged at."""
+
+    bench: Bench
+    rows: Rows
+    policy: Policy
+
+    @property
+    def lab(self) -> Lab:
+        """As the bench's."""
+        return self.bench.lab
+
+    @property
+    def baseline(self) -> Rows:
+        """As the bench's."""
+        return self.bench.baseline
+
+    @property
+    def reference(self) -> TrainablePolicy:
+        """The SFT policy."""
+        return self.bench.sft
+
+    @property
+    def proxy(self) -> Scorer:
+        """As the bench's."""
+        return self.bench.proxy
+
+    @property
+    def judge(self) -> Scorer:
+        """As the bench's."""
+        return self.bench.judge
+
+    @property
+    def heldout(self) -> Mapping[str, Rows]:
+        """As the bench's."""
+        return self.bench.heldout
 
 
-def run_cell(bench: Bench, name: str, method: Method, folder: RunFolder) -> None:
-    """Align, sample and score one method, and write its folder."""
-    start = bench.start
-    start.progress.cell = f"{name}/{start.seed}"
-    sft = bench.sft
-    lab = start.cell_lab(sft, bench.sft_cost)
+def aligned(start: Start, bench: Bench, method: Method) -> tuple[Policy, HarnessLab, str]:
+    """Align a method in a lab of its own.
+
+    Returns:
+        The policy (where the budget ended a method between its fits, its last one), the lab, and what ended it:
+        ``finished`` or ``budget``.
+    """
+    lab = start.cell_lab(bench.sft)
     stopped = "finished"
     try:
-        policy = method.align(start.task(sft, lab), lab)
+        policy = method.align(start.task(bench.sft, lab), lab)
     except BudgetUsedUp:
-        policy, stopped = lab.last_policy or sft, "budget"
+        policy, stopped = lab.last_policy or bench.sft, "budget"
     lab.settle(policy)
     if any(stage.get("stopped") == "budget" for stage in lab.account.stages):
         stopped = "budget"
+    return policy, lab, stopped
+
+
+def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunFolder) -> None:
+    """Align, sample and score one method, and write its folder."""
+    start.progress.cell = f"{name}/{start.seed}"
+    policy, lab, stopped = aligned(start, bench, method)
     rows = bench.answers(policy)
-    scores = bench.scores(policy, rows, start.suite.evaluators)
+    scores = evaluate(start.suite.evaluators, CellEvidence(bench, rows, policy))
     if not start.backbone.accelerator.is_main_process:
         return
     folder.write_cell(
-        name, start.seed, config=asdict(method), completions=map(_completion, rows.to_list()), scores=scores,  # type: ignore[call-overload]
-        metrics=list(_curves(lab)), budget=_budget(lab),
-    )  # fmt: skip
+        name,
+        start.seed,
+        config=asdict(method),  # type: ignore[call-overload]
+        completions=map(_completion, rows.to_list()),
+        scores=scores,
+        metrics=list(_curves(lab)),
+        budget=_budget(lab),
+    )
     save_policy(policy, folder.cell_path(name, start.seed) / "policy")
     folder.finish_cell(name, start.seed, stopped, digest=cell_digest(start.suite, start.seed, method))
 

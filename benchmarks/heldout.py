@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +17,16 @@ Scores = Callable[[Rows], list[float]]
 
 def reward_model_table(bench: Bench) -> dict[str, Any]:
     """Return the accuracy of each reward model on held-out pairs of each axis, crossed, as a table of the report."""
-    start = bench.start
-    axes = [axis for axis in start.splits.heldout if axis != "overall"]
+    given = bench.given
+    axes = list(given.splits.heldout)
     scorers: dict[str, Scores] = {"the longer one wins": lambda rows: [float(len(text)) for text in rows["completion"]]}
-    task = start.task(bench.sft, bench.lab)
+    task = given.task(bench.sft, bench.lab)
     for axis in ("overall", *(axes if len(axes) > 1 else ())):
-        modelling = replace(start.suite.reward_model, axis=axis)
+        modelling = replace(given.suite.reward_model, axis=axis)
         scorers[f"reward model of {axis} pairs"] = _scores(bench, modelling.fit(task, bench.lab))
-    if start.suite.evaluation.win_rate_judge == "reward_model":
+    if "win_rate" in given.suite.evaluators and given.suite.evaluation.win_rate_judge == "reward_model":
         scorers["judge (reward model of a disjoint half)"] = _scores(bench, bench.judge)
-    rows = [[name, *(cell for axis in axes for cell in _accuracy(start.splits.heldout[axis], scores))]
+    rows = [[name, *(cell for axis in axes for cell in _accuracy(given.splits.heldout[axis], scores))]
             for name, scores in scorers.items()]  # fmt: skip
     columns = ["scorer", *(f"{axis} {what}" for axis in axes for what in ("accuracy", "low", "high", "pairs"))]
     return {
@@ -42,7 +42,7 @@ def _scores(bench: Bench, scorer: Scorer) -> Scores:
     return lambda rows: list(bench.lab.score(rows, scorer)["score"])
 
 
-def _accuracy(pairs: list[Mapping[str, Any]], scores: Scores) -> list[float]:
+def _accuracy(pairs: Sequence[Mapping[str, Any]], scores: Scores) -> list[float]:
     sides = [scores(Dataset.from_list([{"prompt_id": p["pair_id"], "prompt": p["prompt"], "completion": p[side]}
                                        for p in pairs])) for side in ("chosen", "rejected")]  # fmt: skip
     right = [0.5 if a == b else float(a > b) for a, b in zip(*sides, strict=True)]

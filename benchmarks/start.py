@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
 
 from datasets import Dataset
 
 from alignarena.benchmarks.splits import Splits
 from alignarena.benchmarks.suite import Suite
-from alignarena.core.contract import Judge, Lab, Rows, Scorer, Task
+from alignarena.core.contract import Judge, Lab, Rows, Scorer, Task, TrainablePolicy
 from alignarena.core.errors import BadInput
 from alignarena.core.records import Ledger
 from alignarena.evaluators.annotator import SimulatedAnnotator
@@ -18,7 +20,6 @@ from alignarena.evaluators.sentiment import Gold, OnTopic, Positivity
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.lab import HarnessLab
-from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.progress import StageProgress
 from alignarena.methods.parts.experience import Fixed
 from alignarena.methods.parts.losses import SFTLoss
@@ -46,45 +47,42 @@ class Lazily(Mapping[str, Rows]):
 
 
 @dataclass(frozen=True)
-class Start:
-    """One seed of a suite: SFT, annotator noise and everything after them are redrawn with the seed."""
+class Given:
+    """What is fixed for all methods, whichever lab computes it: a dry run builds the same task on paper."""
 
     suite: Suite
     splits: Splits
-    backbone: Backbone
-    cache: Cache
-    seed: int
-    progress: StageProgress = field(default_factory=StageProgress)
+    base: TrainablePolicy  # the model as given
 
-    def lab(self) -> HarnessLab:
-        """Return a fresh lab of this seed without a budget (for shared work and evaluation)."""
-        return HarnessLab(self.backbone, self.cache, self.seed, progress=self.progress)
-
-    def base(self) -> AdapterPolicy:
-        """Return the model as given."""
-        return AdapterPolicy(self.backbone.digest)
-
-    def sft(self, lab: Lab) -> AdapterPolicy:
+    def sft(self, lab: Lab) -> TrainablePolicy:
         """Fine-tune the base on the demonstrations."""
         demonstrations = Dataset.from_list(self.splits.demonstrations)
-        return lab.fit(self.base(), Fixed(demonstrations), SFTLoss(), self.suite.sft)  # type: ignore[return-value]
+        return lab.fit(self.base, Fixed(demonstrations), SFTLoss(), self.suite.sft)
 
-    def cell_lab(self, sft: AdapterPolicy, cost: Ledger) -> HarnessLab:
-        """Return the lab of one cell: with its budget, and owing the SFT policy until it is used."""
-        lab = HarnessLab(self.backbone, self.cache, self.seed, self.suite.budget, self.progress)
-        lab.owe(sft, cost)
-        return lab
-
-    def task(self, sft: AdapterPolicy, lab: Lab) -> Task:
+    def task(self, sft: TrainablePolicy, lab: Lab) -> Task:
         """Return the task of a cell, whose preferences its lab pays for."""
         return Task(
-            base=self.base(),
+            base=self.base,
             policy=sft,
             prompts=Dataset.from_list(self.splits.prompts),
             demonstrations=Dataset.from_list(self.splits.demonstrations),
             preferences=Lazily(self._preferences(sft, lab)),
             annotator=self._annotator(self.suite.feedback.scorer) if self._simulated else None,
         )
+
+    def judge_preferences(self, lab: Lab) -> Rows:
+        """Return the pairs that only the win rate's judge is fitted to.
+
+        Raises:
+            BadInput: There are none.
+        """
+        pairs = self.splits.judge_preferences.get("overall")
+        if not pairs:
+            raise BadInput(
+                "no pair is left for the win rate's judge (split reward_model_judge); give more rows, or evaluators "
+                "without win_rate"
+            )
+        return human_rankings(lab, pairs)
 
     @property
     def _simulated(self) -> bool:
@@ -95,9 +93,9 @@ class Start:
             raise BadInput(f"feedback.scorer: {scorer!r} is not one of {', '.join(SCORERS)}")
         return SimulatedAnnotator(SCORERS[scorer](), self.suite.feedback.noise)
 
-    def _preferences(self, sft: AdapterPolicy, lab: Lab) -> dict[str, Callable[[], Rows]]:
+    def _preferences(self, sft: TrainablePolicy, lab: Lab) -> dict[str, Callable[[], Rows]]:
         if not self._simulated:
-            return {axis: lambda rows=rows: human_rankings(lab, rows) for axis, rows in self.splits.preferences.items()}
+            return {axis: partial(human_rankings, lab, rows) for axis, rows in self.splits.preferences.items()}
         feedback = self.suite.feedback
 
         def ranked(scorer: str) -> Rows:
@@ -106,10 +104,37 @@ class Start:
             return lab.prefer(rankings(sampled), self._annotator(scorer))
 
         axes = {"overall": feedback.scorer, **{name: name for name in SCORERS if name != feedback.scorer}}
-        return {axis: lambda scorer=scorer: ranked(scorer) for axis, scorer in axes.items()}
+        return {axis: partial(ranked, scorer) for axis, scorer in axes.items()}
 
 
-def human_rankings(lab: Lab, pairs: list[dict[str, object]]) -> Rows:
+@dataclass(frozen=True)
+class Start(Given):
+    """One seed of a suite: SFT, annotator noise and everything after them are redrawn with the seed."""
+
+    backbone: Backbone
+    cache: Cache
+    seed: int
+    progress: StageProgress = field(default_factory=StageProgress)
+
+    def lab(self) -> HarnessLab:
+        """Return a fresh lab of this seed without a budget (for shared work and evaluation)."""
+        return HarnessLab(self.backbone, self.cache, self.seed, progress=self.progress)
+
+    def cell_lab(self, sft: TrainablePolicy) -> HarnessLab:
+        """Return the lab of one cell: with its budget, and owing the SFT policy until it is used."""
+        lab = HarnessLab(self.backbone, self.cache, self.seed, self.suite.budget, self.progress)
+        lab.owe(sft, self._sft_cost)
+        return lab
+
+    @cached_property
+    def _sft_cost(self) -> Ledger:
+        """What the SFT policy costs, cold; the policy itself was made before."""
+        lab = self.lab()
+        self.sft(lab)
+        return lab.account.charged
+
+
+def human_rankings(lab: Lab, pairs: Sequence[Mapping[str, Any]]) -> Rows:
     """Return people's pairs as rankings of two, charged one label a pair; which side comes first is drawn."""
     rows = []
     for pair in pairs:

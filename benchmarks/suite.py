@@ -95,6 +95,9 @@ class Suite:
             raise BadInput(f"data.dataset: unknown dataset {self.data.dataset!r}{nearest(self.data.dataset, DATASETS)}")
         if self.feedback.annotator == "human" and not DATASETS[self.data.dataset].human_pairs:
             raise BadInput(f"feedback.annotator: {self.data.dataset!r} has no human pairs; set it to 'simulated'")
+        for split in ("sft", "reward_model", "train", "evaluation"):
+            if self.data.sizes.get(split) == 0:
+                raise BadInput(f"data.sizes.{split}: must be at least 1; without prompts nothing can be compared")
         for section, sampling in (("sampling", self.sampling), ("feedback.sampling", self.feedback.sampling)):
             if (sampling.max_new_tokens or 0) > self.model.max_new_tokens:
                 raise BadInput(f"{section}.max_new_tokens: more than model.max_new_tokens")

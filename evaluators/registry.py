@@ -1,7 +1,7 @@
 """The evaluators by name: what each measures on a policy's sampled completions, and what may be concluded from it.
 
-An evaluator's role is ``diagnostic`` (the gold of a simulation, the proxy, exact quantities) or ``verdict`` (independent
-of the training feedback by lineage). Measures are one number a completion; a null says why by its absence.
+An evaluator's role is ``diagnostic`` (the gold of a simulation, the proxy, exact quantities) or ``verdict``
+(independent of the training feedback by lineage). Measures are one number a completion; a null says why by its absence.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from datasets import Dataset
 
@@ -21,18 +21,48 @@ Row = Mapping[str, Any]
 Measures = dict[str, float | None]
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What an evaluator may look at: one cell's completions, and what they are compared with."""
+class Evidence(Protocol):
+    """What an evaluator may look at: one cell's completions, and what they are compared with, made when first read."""
 
-    lab: Lab  # of the evaluation: metered apart, charged to no method
-    rows: Rows  # sampled rows of the policy
-    baseline: Rows  # sampled rows of the SFT policy for the same prompts and samples
-    policy: Policy
-    reference: TrainablePolicy  # the SFT policy
-    proxy: Callable[[], Scorer]  # the reward model that methods optimised
-    judge: Callable[[], Scorer]  # whose scores decide wins
-    heldout: Mapping[str, Rows]  # pairs of people by axis that nothing was trained on
+    @property
+    def rows(self) -> Rows:
+        """Sampled rows of the policy."""
+        ...
+
+    @property
+    def lab(self) -> Lab:
+        """The lab of the evaluation: metered apart, charged to no method."""
+        ...
+
+    @property
+    def baseline(self) -> Rows:
+        """Sampled rows of the SFT policy for the same prompts and samples."""
+        ...
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that sampled the rows."""
+        ...
+
+    @property
+    def reference(self) -> TrainablePolicy:
+        """The SFT policy."""
+        ...
+
+    @property
+    def proxy(self) -> Scorer:
+        """The reward model that methods optimised."""
+        ...
+
+    @property
+    def judge(self) -> Scorer:
+        """The scorer whose scores decide wins."""
+        ...
+
+    @property
+    def heldout(self) -> Mapping[str, Rows]:
+        """Pairs of people by axis that nothing was trained on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,12 +84,12 @@ def _second_opinion(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
 
 
 def _proxy(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
-    scored = evidence.lab.score(evidence.rows, evidence.proxy())
+    scored = evidence.lab.score(evidence.rows, evidence.proxy)
     return ((row, {"proxy_reward": row["score"]}) for row in scored)
 
 
 def _win_rate(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
-    scorer = evidence.judge()
+    scorer = evidence.judge
     theirs = {(row["prompt_id"], row["sample"]): row["score"] for row in evidence.lab.score(evidence.baseline, scorer)}
     for row in evidence.lab.score(evidence.rows, scorer):
         other = theirs[row["prompt_id"], row["sample"]]
@@ -87,26 +117,27 @@ def _heldout(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
         return
     policy: Any = evidence.policy
     for axis, pairs in evidence.heldout.items():
-        sides = {
-            side: Dataset.from_list([{"prompt_id": p["pair_id"], "prompt": p["prompt"], "completion": p[side]} for p in pairs])
-            for side in ("chosen", "rejected")
-        }
-        ratio = {
-            side: [math.fsum(a["logps"]) - math.fsum(b["logps"])
-                   for a, b in zip(evidence.lab.logps(policy, rows), evidence.lab.logps(evidence.reference, rows), strict=True)]
-            for side, rows in sides.items()
-        }  # fmt: skip
+        ratio = {side: _logratios(evidence, policy, pairs, side) for side in ("chosen", "rejected")}
         for pair, chosen, rejected in zip(pairs, ratio["chosen"], ratio["rejected"], strict=True):
             row = {"prompt_id": pair["pair_id"], "cluster": pair["cluster"], "sample": 0}
             right = 0.5 if chosen == rejected else float(chosen > rejected)
             yield row, {f"implicit_accuracy_{axis}": right}
 
 
+def _logratios(evidence: Evidence, policy: TrainablePolicy, pairs: Rows, side: str) -> list[float]:
+    """Return the log-ratio (nats) of the policy to the SFT policy for one completion of each pair."""
+    rows = Dataset.from_list(
+        [{"prompt_id": pair["pair_id"], "prompt": pair["prompt"], "completion": pair[side]} for pair in pairs]
+    )
+    own, reference = evidence.lab.logps(policy, rows), evidence.lab.logps(evidence.reference, rows)
+    return [math.fsum(a["logps"]) - math.fsum(b["logps"]) for a, b in zip(own, reference, strict=True)]
+
+
 EVALUATORS: dict[str, Evaluator] = {
     one.name: one
     for one in (
         Evaluator("gold", "the hidden reward of the simulation, split into its parts", "diagnostic", _gold),
-        Evaluator("second_opinion", "an independent sentiment scorer, and where it disagrees", "diagnostic", _second_opinion),
+        Evaluator("second_opinion", "an independent sentiment scorer, as a check", "diagnostic", _second_opinion),
         Evaluator("proxy", "the reward model that methods optimised", "diagnostic", _proxy),
         Evaluator("win_rate", "share of completions that beat SFT's, ties half", "diagnostic", _win_rate),
         Evaluator("kl", "nats a completion away from the SFT policy, on the policy's own samples", "diagnostic", _kl),

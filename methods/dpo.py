@@ -20,10 +20,11 @@ from alignarena.methods.parts.rows import pairs
 class DPO:
     """Preferences straight into the policy: no reward model, no sampling."""
 
-    loss: DPOLoss = DPOLoss(beta=0.1)
+    beta: float = 0.1  # larger keeps the policy closer to the reference model
+    label_smoothing: float = 0.0  # cDPO: the share of preferences taken to be flipped
     schedule: Schedule = Schedule(learning_rate=1e-4, num_train_epochs=2, lr_scheduler_type="linear", warmup_ratio=0.1)
 
     def align(self, task: Task, lab: Lab) -> Policy:
         """Fit the policy to the preferences; the SFT policy is the reference model."""
         preferences = pairs(task.preferences["overall"])
-        return lab.fit(task.policy, Fixed(preferences), self.loss, self.schedule)
+        return lab.fit(task.policy, Fixed(preferences), DPOLoss(self.beta, self.label_smoothing), self.schedule)

@@ -14,7 +14,7 @@ from alignarena.results.frame import Results
 from alignarena.results.stats import Interval
 
 # Bookkeeping of a training step: not worth a curve.
-_NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "learning_rate"})
+_NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "tokens", "learning_rate"})
 _MOST_POINTS = 400  # of one curve; more cannot be seen
 
 

@@ -8,32 +8,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignarena.reports.tables import READ, leaderboard
+from alignarena.reports.tables import READ, Shown, leaderboard
 from alignarena.results.frame import Results
 
-# What fits a terminal; the page and the CSV have the rest.
+# What fits a terminal, and what is left out of a narrow one; the page and the CSV have the rest.
 _SHOWN = ("method", "gold_reward", "gold_vs_sft", "verdict_vs_sft", "on_topic", "win_rate", "kl", "seconds")
-_WITH_INTERVAL = ("gold vs SFT",)
+_WIDE_ONLY = ("gold_reward", "on_topic", "seconds")
+_WIDE = 110
+_WITH_INTERVAL = "gold vs SFT"
+_VERDICT = "verdict vs SFT"
 
 
 def print_leaderboard(results: Results, console: Console | None = None) -> None:
     """Print the leaderboard's main columns and what its verdicts are about."""
-    board = leaderboard(results, [column for column in READ if column.name in _SHOWN])
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    console = console or Console()
+    names = [name for name in _SHOWN if console.width >= _WIDE or name not in _WIDE_ONLY]
+    board = leaderboard(results, [column for column in READ if column.name in names])
+    rows = [[_text(heading, cell) for heading, cell in zip(board.headings, row, strict=True)] for row in board.shown]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for i, heading in enumerate(board.headings):
         justify: Literal["right", "left"] = "right" if board.numeric(i) else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading in ("method", *_WITH_INTERVAL))
-    units = set()
-    for row in board.shown:
-        cells = []
-        for heading, cell in zip(board.headings, row, strict=True):
-            text = str(cell) if heading in _WITH_INTERVAL else cell.text
-            if heading == "verdict vs SFT" and " seed" in text:
-                text, _, unit = text.partition(" (")
-                units.add(unit.rstrip(")"))
-            cells.append(Text(text or "\u2013"))  # not markup: a method's name is the user's and may hold brackets
-        table.add_row(*cells)
-    console = console or Console()
+        # Headings may break between words; a number must not break.
+        widest = max(map(len, [*heading.split(), *(row[i] for row in rows)]))
+        table.add_column(heading, justify=justify, min_width=widest)
+    for row in rows:
+        table.add_row(*map(Text, row))  # not markup: a method's name is the user's and may hold brackets
     console.print(table)
+    verdicts = results.leaderboard()["verdict_vs_sft"]
+    units = sorted({verdict.partition(" (")[2].rstrip(")") for verdict in verdicts if " seed" in verdict})
     if units:
-        console.print(Text(f"Verdicts are claims about a {' or a '.join(sorted(units))}; brackets are 95 % intervals."))
+        console.print(Text(f"Verdicts are claims about a {' or a '.join(units)}; brackets are 95 % intervals."))
+
+
+def _text(heading: str, cell: Shown) -> str:
+    if heading == _VERDICT:
+        return cell.text.partition(" (")[0]
+    return (str(cell) if heading == _WITH_INTERVAL else cell.text) or "\u2013"

@@ -84,6 +84,18 @@ def test_a_loose_method_file_runs_like_a_name(tmp_path: Path, monkeypatch: pytes
     assert (asked["set"], asked["out"], asked["method_files"]) == ({"a.b": "1", "c": "2"}, "x", (str(path),))
 
 
+def test_a_dry_run_prints_a_plan_and_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from alignarena.benchmarks import sweep
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep.Sweep, "run", lambda self: pytest.fail("a dry run computed something"))
+    assert cli.main(["run", "smoke", "--dry-run"]) == 0
+    assert "dpo" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from datasets import Dataset as Rows
+    from datasets import Dataset
+
+    Rows: TypeAlias = Dataset
 else:
     Rows = Any  # this module imports no datasets either: it opens in an instant
 
@@ -232,10 +234,6 @@ class Lab(Protocol):
 
     def fit_reward_model(self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule) -> Scorer:
         """Train a scalar head and an adapter on the start's backbone."""
-        ...
-
-    def train_with(self, backend: Any, policy: TrainablePolicy, rows: Rows, config: Any) -> TrainablePolicy:
-        """Train with another library's trainer, metered alike."""
         ...
 
     def within(self, fraction: float) -> Lab:

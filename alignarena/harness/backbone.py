@@ -9,12 +9,15 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
+import transformers
 from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -38,6 +41,7 @@ class Backbone:
     """The base model, its tokenizer and the adapters that are loaded now."""
 
     def __init__(self, config: ModelConfig) -> None:
+        _quieten()
         self.config = config
         self.accelerator = Accelerator()
         set_threads()
@@ -156,10 +160,10 @@ class Backbone:
         """Make one adapter the active one, without freezing the others that are being trained."""
         if name == BASE:
             self.model.base_model.disable_adapter_layers()
-            return
-        self.model.base_model.enable_adapter_layers()
-        self.model.base_model.set_adapter(name)
-        for other in self.trainable | {name}:
+        else:
+            self.model.base_model.enable_adapter_layers()
+            self.model.base_model.set_adapter(name)
+        for other in self.trainable | {name} - {BASE}:  # peft froze or thawed whatever it switched
             for parameter in self.parameters_of(other):
                 parameter.requires_grad_(other in self.trainable)
 
@@ -222,6 +226,14 @@ class Backbone:
             except (RuntimeError, ValueError, TypeError):
                 worst = math.inf
             setattr(self, path, worst <= tolerance)
+
+
+def _quieten() -> None:
+    """Keep other libraries' bars and notes about adapters that come and go out of the progress display."""
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def _weights_digest(model: nn.Module) -> str:

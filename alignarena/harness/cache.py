@@ -37,10 +37,10 @@ class Cache:
         return self.root / f"{key}.partial"
 
     def record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a finished stage, or ``None``."""
+        """Return the record of a finished stage, or ``None``: a folder without a whole one is no stage."""
         try:
             found: dict[str, Any] = json.loads((self.path(key) / "record.json").read_text())
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return None
         return found
 
@@ -58,6 +58,8 @@ class Cache:
         try:
             write(half_made)
             (half_made / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+            if self.record(key) is None:  # what someone's interrupted clean-up left
+                shutil.rmtree(self.path(key), ignore_errors=True)
             publish(half_made, self.path(key))
         finally:
             shutil.rmtree(half_made, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: weights, optimiser, controller, ledger and log, in safetensors and JSON, so a kill loses a minute."""
+"""Checkpoints of a fit: weights, optimiser, controller, ledger and log; a kill loses a minute."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Checkpoint:
         save_file(_flat(self.optimizer), new / "optimizer.safetensors")
         (new / "progress.json").write_text(json.dumps(progress))
         previous = self.folder / ".old"
-        shutil.rmtree(previous, ignore_errors=True)
         if old.is_dir():
+            shutil.rmtree(previous, ignore_errors=True)
             old.rename(previous)  # a kill between the two renames leaves the older state to go on from
         publish(new, old)
         shutil.rmtree(previous, ignore_errors=True)
@@ -46,7 +46,8 @@ class Checkpoint:
 
     def read(self) -> dict[str, Any] | None:
         """Put the stored state back and return its progress, or ``None`` where there is none."""
-        folder = next((f for f in (self.folder / "state", self.folder / ".old") if (f / "progress.json").is_file()), None)
+        stored = (self.folder / "state", self.folder / ".old")
+        folder = next((f for f in stored if (f / "progress.json").is_file()), None)
         if folder is None:
             return None
         for i, adapter in enumerate(self.adapters):

@@ -94,7 +94,7 @@ class HarnessLab:
         charged = self.account.charged
         limits = {name: getattr(charged, name) + fraction * (limit - getattr(charged, name))
                   for name, limit in self.budget.limits().items()}  # fmt: skip
-        arm.budget = Budget(track=self.budget.track, **limits)  # type: ignore[arg-type]
+        arm.budget = Budget(track=self.budget.track, **limits)
         arm.account = self.account
         return arm
 
@@ -113,7 +113,7 @@ class HarnessLab:
     # -- verbs --------------------------------------------------------------------------------------------------------
 
     def sample(
-        self, policy: Policy, rows: Rows, n: int = 1, *, stream: str, sampling: Sampling = Sampling()  # noqa: B008
+        self, policy: Policy, rows: Rows, n: int = 1, *, stream: str, sampling: Sampling = Sampling()
     ) -> Rows:
         """Draw n completions a prompt; a recipe such as best-of-n draws its own through this verb."""
         self.settle(policy)
@@ -155,10 +155,12 @@ class HarnessLab:
 
     def revise(self, rows: Rows, reviser: Reviser, principles: tuple[Principle, ...], *, stream: str) -> Rows:
         """Critique and rewrite completions by principles."""
+
+        def compute() -> Rows:
+            return reviser.revise(rows, principles, self, stream=stream)
+
         inputs = (rows, reviser, principles, stream, self.seed)
-        return self._rows(
-            "revise", f"revise {stream}", inputs, lambda: reviser.revise(rows, principles, self, stream=stream), len(rows)
-        )
+        return self._rows("revise", f"revise {stream}", inputs, compute, len(rows))
 
     def logps(self, policy: TrainablePolicy, rows: Rows) -> Rows:
         """Return the rows with the log-probs of their completion tokens under a policy."""
@@ -170,13 +172,13 @@ class HarnessLab:
 
         def compute() -> Rows:
             logps = self._forward(rows, "logps", policy.load(self.backbone))
-            return _with_column(rows, "logps", [values.tolist() for values in logps])
+            return _with_column(rows, "logps", logps)
 
         return self._rows("logps", "log-probs", (policy.digest, rows), compute, len(rows))
 
     def adapter_scores(self, reward_model: RewardModel, rows: Rows) -> list[float]:
         """Return the scores of a reward model; called through :meth:`score`."""
-        return [float(value) for value in self._forward(rows, "scores", reward_model.load(self.backbone))]
+        return self._forward(rows, "scores", reward_model.load(self.backbone))
 
     def fit(
         self, policy: TrainablePolicy, experience: Experience, loss: Loss, schedule: Schedule
@@ -187,7 +189,9 @@ class HarnessLab:
         self.last_policy = AdapterPolicy(key, folder)
         return self.last_policy
 
-    def fit_reward_model(self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule) -> RewardModel:
+    def fit_reward_model(
+        self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule
+    ) -> RewardModel:
         """Train a scalar head and an adapter on a policy's backbone."""
         self.settle(start)
         lineage = frozenset(root for row in preferences.to_list() for root in row.get("lineage") or ())
@@ -235,7 +239,7 @@ class HarnessLab:
         def write(folder: Path) -> None:
             rows = compute()
             if self.backbone.accelerator.is_main_process:
-                pq.write_table(rows.data.table.combine_chunks(), folder / "rows.parquet")
+                pq.write_table(rows.with_format("arrow")[:], folder / "rows.parquet")
 
         return self._memo(verb, stage, key, write, _read_rows)
 
@@ -247,7 +251,7 @@ class HarnessLab:
         record = self._agreed(key)
         hit = record is not None
         if record is None:
-            record = self._compute(key, verb, stage, compute)
+            record, hit = self._compute(key, verb, stage, compute)
         ledger = Ledger.from_dict(record["ledger"])
         self.account.charged = self.account.charged + ledger
         if not hit:
@@ -266,15 +270,16 @@ class HarnessLab:
 
     def _compute(
         self, key: str, verb: str, stage: str, compute: Callable[[Path], None]
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], bool]:
+        """Return the record of a stage, and whether another process finished it while this one waited."""
         accelerator = self.backbone.accelerator
         if accelerator.num_processes > 1:
-            return self._compute_together(key, verb, stage, compute)
+            return self._compute_together(key, verb, stage, compute), False
         with self.cache.lock(key):
-            found = self.cache.record(key)  # another process may have finished it while this one waited
+            found = self.cache.record(key)
             if found is not None:
-                return found
-            return self._compute_here(key, verb, stage, compute)
+                return found, True
+            return self._compute_here(key, verb, stage, compute), False
 
     def _compute_here(self, key: str, verb: str, stage: str, compute: Callable[[Path], None]) -> dict[str, Any]:
         self._meter = meter = Meter()
@@ -336,27 +341,30 @@ class HarnessLab:
 
     @torch.no_grad()
     def _forward(self, rows: Rows, output: str, adapter: str) -> list[Any]:
-        """Return an output of the backbone for each row: ``logps`` (T,) or ``scores`` ()."""
-        backbone = self.backbone
+        """Return an output of the backbone for each row as plain numbers: ``logps`` (T,) or ``scores`` ()."""
+        backbone, accelerator = self.backbone, self.backbone.accelerator
         every = [self._sequence(row) for row in rows.to_list()]
-        mine = every[backbone.accelerator.process_index :: backbone.accelerator.num_processes]
-        unique = list(dict.fromkeys(mine))
         by_prompt: dict[Any, list[TokenSequence]] = {}
-        for sequence in unique:
+        for sequence in dict.fromkeys(every):
             by_prompt.setdefault(sequence.prompt, []).append(sequence)
-        groups, table, used = list(by_prompt.values()), {}, 0
+        # a process gets whole prompts: split ones would be computed twice
+        groups = list(by_prompt.values())[accelerator.process_index :: accelerator.num_processes]
+        found: list[tuple[TokenSequence, Any]] = []
+        used = 0
         with self.progress.stage(f"{output} of {len(rows)} completions", max(1, len(groups))) as bar:
             for part in micro_batches(groups, 2 * backbone.config.tokens_per_batch, backbone.shares_prompts):
                 sequences = [sequence for g in part for sequence in groups[g]]
                 packed = backbone.pack(sequences)
-                flat = getattr(backbone, output)(adapter, packed).cpu()
+                flat = getattr(backbone, output)(adapter, packed)
                 parts = flat.split(packed.lengths) if output == "logps" else flat.unbind()
-                table.update(zip(sequences, parts, strict=True))
+                found += zip(sequences, (part.tolist() for part in parts), strict=True)
                 used += packed.tokens
                 bar.advance(len(part), packed.tokens)
-        used = sum(gather_object([used]))
+        shards = gather_object([(found, used)])
+        used = sum(tokens for _, tokens in shards)
         self._metered().add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
-        return self._interleaved([table[sequence] for sequence in mine])
+        table = {sequence: value for pairs, _ in shards for sequence, value in pairs}
+        return [table[sequence] for sequence in every]
 
     def _sequence(self, row: Mapping[str, Any]) -> TokenSequence:
         tokens = self.backbone.tokens

@@ -38,7 +38,7 @@ class _FrozenHeadLogps(torch.autograd.Function):
         return (slopes * grads[0][:, None].to(slopes.dtype) if slopes is not None else None), None, None, None
 
 
-def token_logps(hidden: Tensor, head: torch.nn.Module, target: Tensor) -> Tensor:
+def token_logps(hidden: Tensor, head: torch.nn.Linear, target: Tensor) -> Tensor:
     """Return log p(target) in nats, fp32.
 
     Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdapterPolicy:
-    """A trainable policy: base model + LoRA adapter. ``folder`` is where the adapter lies; ``None`` is the base itself."""
+    """A trainable policy: base model + LoRA adapter. ``folder`` holds the adapter; ``None`` is the base itself."""
 
     digest: str
     folder: Path | None = None

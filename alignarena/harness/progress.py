@@ -1,4 +1,4 @@
-"""Progress for people: the stage, its tokens a second and the time left; one line a stage where there is no terminal."""
+"""Progress for people: the stage, its tokens a second and the time left; one line a stage without a terminal."""
 
 from __future__ import annotations
 

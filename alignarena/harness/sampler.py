@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 from alignarena.core.contract import Sampling
 from alignarena.core.seeds import generator
 from alignarena.harness.backbone import Backbone
+from alignarena.harness.kv_cache import roomy_cache
 from alignarena.harness.tokens import Ids
 
 _BLOCK = 256  # tokens of the vocabulary summed at once
@@ -70,8 +71,8 @@ def sample(
 
 
 def _batches(backbone: Backbone, prompts: Sequence[Ids], draws: Sequence[Any]) -> list[list[int]]:
-    """Cut prompts, longest first, into batches whose cache stays within four training batches of tokens."""
-    limit = 4 * backbone.config.tokens_per_batch
+    """Cut prompts, longest first, into batches whose cache stays within eight training batches of tokens."""
+    limit = 8 * backbone.config.tokens_per_batch
     batches: list[list[int]] = []
     used = limit
     for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
@@ -90,7 +91,7 @@ def _sample_batch(
 ) -> list[list[Sample]]:
     device, n = backbone.accelerator.device, [len(d) for d in draws]
     repeats = torch.tensor(n, device=device)
-    cache = DynamicCache()
+    cache = roomy_cache()
     mask = _left_padded(prompts).to(device)
     ids = torch.zeros_like(mask)
     for row, prompt in enumerate(prompts):
@@ -131,14 +132,15 @@ def _sample_batch(
     return [[next(flat) for _ in range(count)] for count in n]
 
 
-def _step(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+def _step(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
     """Return logits (B, V) after the last position, extending the cache."""
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
     with backbone.autocast():
-        output = backbone.causal_lm(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
-    return output.logits[:, -1].float()  # type: ignore[no-any-return]
+        if not backbone.plain_head:
+            return backbone.causal_lm(**inputs, use_cache=True, logits_to_keep=1).logits[:, -1].float()  # type: ignore[no-any-return]
+        hidden = backbone.decoder(**inputs, use_cache=True).last_hidden_state[:, -1]
+        # cut to (B, D) first: on a strided (B, 1, D) torch copies the head once a row, gigabytes of it
+        return backbone.head(hidden.contiguous()).float()  # type: ignore[no-any-return]
 
 
 def choose(logits: Tensor, numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

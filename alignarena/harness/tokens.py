@@ -37,7 +37,8 @@ class Tokens:
         self.tokenizer = tokenizer
         self.config = config
         if tokenizer.eos_token_id is None:
-            raise BadInput(f"the tokenizer of {config.model_name_or_path!r} has no eos_token; set one and save it again")
+            name = config.model_name_or_path
+            raise BadInput(f"the tokenizer of {name!r} has no eos_token; set one and save it again")
         self.eos_id: int = tokenizer.eos_token_id
 
     def prompt_ids(self, prompt: str | Sequence[Mapping[str, str]]) -> Ids:

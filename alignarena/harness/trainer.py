@@ -7,7 +7,7 @@ and takes optimiser steps. Gradients of the adapters are summed over processes; 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,7 @@ Frozen = dict[str, dict[TokenSequence, Tensor]]  # pass -> sequence -> (T,)
 
 @dataclass
 class Fit:
-    """One fit under way. ``phase_lab`` is what rollouts use: metered, not memoised, raising when the budget is used up."""
+    """One fit under way. ``phase_lab`` is for rollouts: metered, not memoised, raising when the budget is used up."""
 
     backbone: Backbone
     start: str  # adapter it starts from, and the reference model
@@ -85,9 +85,9 @@ class Fit:
         with torch.no_grad():
             head = self.backbone.heads[VALUE]
             if load is None:
-                head.weight.zero_()
-            else:
-                head.load_state_dict(self.backbone.heads[name].state_dict())
+                head.weight.zero_()  # nothing to start from: every value is 0
+                return [POLICY, VALUE]
+            head.load_state_dict(self.backbone.heads[name].state_dict())
             if isinstance(start, Standardised):
                 head.weight.div_(start.std)
                 head.bias.sub_(start.mean).div_(start.std)
@@ -110,46 +110,58 @@ class Fit:
         for number in range(done[0], self.experience.phases):
             if not self.budget_left():
                 raise BudgetUsedUp
+            first = done[1] if number == done[0] else 0
+            charged, state = self.meter.ledger, dict(self.state)
             rows = self.experience.rows(number, self.live, self.phase_lab)
+            # rows that cost work, and old log-probs and values, come from the policy at the start of the phase
+            repeatable = self.meter.ledger == charged and not self.loss.needs & {"old", "values"}
             items, dropped = examples(rows, self.loss, self.backbone.tokens)
-            if number > 0 or done == (0, 0):  # a resumed phase counted its drops before it was killed
-                self.dropped.update(dropped)
             phase = Phase(self, number, items)
             phase.freeze()
-            first = done[1] if number == done[0] else 0
+            if first:  # all this was counted before the kill
+                self.state = state
+                self.meter.restore(charged)
+            else:
+                self.dropped.update(dropped)
             for step, micro in phase.steps(first):
                 if not self.budget_left():
                     raise BudgetUsedUp
                 self._step(phase, step, micro, parameters, optimizer)
                 at_end = step + 1 == phase.total_steps
-                # rows of a later phase come from the policy at its start: only there can rollouts be resumed
-                if checkpoint.due and (at_end or self.experience.phases == 1):
+                if checkpoint.due and (at_end or repeatable):
                     self._save(checkpoint, *((number + 1, 0) if at_end else (number, step + 1)), phase.total_steps)
 
     def _save(self, checkpoint: Checkpoint, phase: int, step: int, steps: int) -> None:
         share = step / steps
         checkpoint.write(
-            {"phase": phase, "step": step, "share": share, "state": self.state, "log": self.log,
-             "dropped": dict(self.dropped), "ledger": self.meter.ledger.to_dict()}  # fmt: skip
+            {
+                "phase": phase,
+                "step": step,
+                "share": share,
+                "state": self.state,
+                "log": self.log,
+                "dropped": dict(self.dropped),
+                "ledger": self.meter.ledger.to_dict(),
+            }
         )
 
     def _step(
         self, phase: Phase, step: int, micro: list[list[Example]], parameters: list[Any], optimizer: Any
     ) -> None:
-        rate = self.schedule.learning_rate * _factor(self.schedule, (phase.number + step / phase.total_steps)
-                                                     / self.experience.phases)  # fmt: skip
+        steps = self.experience.phases * phase.total_steps
+        rate = self.schedule.learning_rate * _factor(self.schedule, phase.number * phase.total_steps + step, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         divisor = phase.divisor(step)
-        sums: Counter[str] = Counter()
+        sums: dict[str, float] = defaultdict(float)
         tokens = 0
         for part in micro:
             loss, metrics, used = phase.loss(part)
-            total = loss.sum() / divisor
-            total.backward()
+            mean = loss.sum() / divisor
+            mean.backward()  # type: ignore[no-untyped-call]
             tokens += used
-            sums["loss"] += total.item()
+            sums["loss"] += mean.item()
             for name, value in metrics.items():
                 sums[name] += value.sum().item() / divisor
         sums, tokens = self._over_processes(sums, tokens, parameters)
@@ -158,16 +170,18 @@ class Fit:
                 f"{type(self.loss).__name__}: the loss is {sums['loss']} at phase {phase.number}, step {step}; "
                 "lower the learning_rate"
             )
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.schedule.max_grad_norm)
+        # each model by its own norm: a value model that is far off must not shrink the policy's step
+        norms = {name: torch.nn.utils.clip_grad_norm_(self.backbone.parameters_of(name), self.schedule.max_grad_norm)
+                 for name in sorted(self.backbone.trainable)}  # fmt: skip
         optimizer.step()
         self.meter.add(trained_tokens=tokens, optimizer_steps=1, flops=6.0 * self.backbone.parameters * tokens)
         self.stage.advance(1 / phase.total_steps, tokens)
-        self.log.append(
-            {"phase": phase.number, "step": len(self.log), **sums, "learning_rate": rate, "grad_norm": float(norm),
-             "tokens": tokens, **self.state}  # fmt: skip
-        )
+        line = {"phase": phase.number, "step": len(self.log), **sums, "learning_rate": rate}
+        self.log.append({**line, "grad_norm": float(norms[POLICY]), "tokens": tokens, **self.state})
 
-    def _over_processes(self, sums: Counter[str], tokens: int, parameters: list[Any]) -> tuple[Counter[str], int]:
+    def _over_processes(
+        self, sums: dict[str, float], tokens: int, parameters: list[Any]
+    ) -> tuple[dict[str, float], int]:
         """Sum gradients, metrics and tokens over all processes."""
         accelerator = self.backbone.accelerator
         if accelerator.num_processes == 1:
@@ -175,7 +189,7 @@ class Fit:
         for parameter in parameters:
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = accelerator.reduce(grad, "sum")
-        total: Counter[str] = Counter()
+        total: dict[str, float] = defaultdict(float)
         counted = 0
         for other_sums, other_tokens in gather_object([(dict(sums), tokens)]):
             for name, value in other_sums.items():
@@ -254,7 +268,8 @@ class Phase:
         accelerator, backbone = self.fit.backbone.accelerator, self.fit.backbone
         mine = self._chosen(step)[accelerator.process_index :: accelerator.num_processes]
         groups = [[self.items[i] for i in self.groups[g]] for g in mine]
-        cut = micro_batches([sequences_of(g) for g in groups], backbone.config.tokens_per_batch, backbone.shares_prompts)
+        limit, share = backbone.config.tokens_per_batch, backbone.shares_prompts
+        cut = micro_batches([sequences_of(g) for g in groups], limit, share)
         return [[example for g in part for example in groups[g]] for part in cut]
 
     def divisor(self, step: int) -> float:
@@ -296,11 +311,12 @@ def _optimizer(parameters: list[Any], schedule: Schedule) -> torch.optim.Optimiz
     )
 
 
-def _factor(schedule: Schedule, share: float) -> float:
-    """Return what the learning rate is multiplied by when a share of the fit is done."""
-    if share < schedule.warmup_ratio:
-        return share / schedule.warmup_ratio
-    left = 1 - (share - schedule.warmup_ratio) / (1 - schedule.warmup_ratio)
+def _factor(schedule: Schedule, step: int, total: int) -> float:
+    """Return what the learning rate is multiplied by at a step (from 0); no step is wasted at a rate of 0."""
+    warmup = schedule.warmup_ratio * total
+    if step + 1 < warmup:
+        return (step + 1) / warmup
+    left = 1 - max(0.0, step - warmup) / max(1.0, total - warmup)
     if schedule.lr_scheduler_type == "linear":
         return left
     if schedule.lr_scheduler_type == "cosine":  # to a tenth, as InstructGPT and Llama 2 do

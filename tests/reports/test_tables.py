@@ -79,10 +79,13 @@ def test_missing_numbers_say_why(tmp_path: Path, run_folders: ModuleType) -> Non
     assert shown["sft"]["gold vs SFT"].reason == "SFT is what the others are compared with"
 
 
-def test_the_terminal_shows_the_verdicts_and_their_unit(finished_run: RunFolder) -> None:
-    console = Console(width=110, record=True, file=io.StringIO())
+@pytest.mark.parametrize("width", [80, 110])
+def test_the_terminal_shows_the_verdicts_and_their_unit(finished_run: RunFolder, width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
     print_leaderboard(load_results(finished_run.path), console)
     text = console.export_text()
     line = next(line for line in text.splitlines() if line.startswith("rejection_sampling"))
-    assert "cannot tell" in line
+    assert "0.025 [-0.008, 0.058] cannot tell" in line
+    assert line.split()[-1] == ("0.296" if width == 80 else "53")  # KL is the last column of a narrow terminal
+    assert "\u2026" not in text  # nothing is cut short
     assert "claims about a checkpoint, 1 seed" in text

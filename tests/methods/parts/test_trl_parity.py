@@ -10,17 +10,12 @@ from torch.testing import assert_close
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before TRL is imported: it calls home otherwise
 trl = pytest.importorskip("trl")
 
+import tiny_model  # noqa: E402
 from datasets import Dataset  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
-from tokenizers.models import WordLevel  # noqa: E402
-from tokenizers.pre_tokenizers import WhitespaceSplit  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
 from alignarena.core.contract import Batch  # noqa: E402
@@ -37,33 +32,7 @@ DEMONSTRATIONS = {"prompt": PAIRS["prompt"], "completion": PAIRS["chosen"]}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Return folders of a policy and a reference model, random and different."""
-    words = {"<pad>": 0, "<eos>": 1, "<unk>": 2} | {f"w{i}": i + 3 for i in range(100)}
-    words_only = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    words_only.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words_only, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.3,  # peaked enough that the two models disagree
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=1,
-    )
-    folders = []
-    for seed, name in enumerate(("policy", "reference")):
-        torch.manual_seed(seed)
-        folder = tmp_path_factory.mktemp(name)
-        LlamaForCausalLM(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        folders.append(folder)
-    return folders
+    return [tiny_model.save(tmp_path_factory.mktemp(name), seed) for seed, name in enumerate(("policy", "reference"))]
 
 
 def arguments(folder, **more):

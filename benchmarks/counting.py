@@ -1,0 +1,156 @@
+"""What a comparison would cost: a lab on paper that counts the work of every stage instead of doing it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignarena.core.contract import Loss, Rows, Sampling, Schedule
+from alignarena.core.digest import digest
+from alignarena.core.records import Ledger
+from alignarena.paper_lab import PaperLab, PaperPolicy, PaperScorer
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How long things are, in tokens; a completion yet to be sampled is taken to be half of what is allowed."""
+
+    max_new_tokens: int
+    parameters: int  # of the base model; 0: unknown, and nothing is said of time
+    prompt: Callable[[Any], int]
+    completion: Callable[[str], int]
+
+    @property
+    def sampled(self) -> float:
+        """The guessed length of a sampled completion."""
+        return self.max_new_tokens / 2
+
+    def of(self, row: dict[str, Any], column: str) -> dict[str, float]:
+        """Return the lengths of a row's distinct completions in a column, by text."""
+        value = row[column]
+        texts = [value] if isinstance(value, str) else value
+        drawn = row.get(f"{column}_ids") is not None
+        return {text: self.sampled if drawn else self.completion(text) for text in texts}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One verb's work: ``key`` names its inputs, so that equal work of two methods is done once."""
+
+    key: str
+    name: str  # as the cache records it: "fit DPOLoss", "sample annotator"
+    ledger: Ledger
+
+
+@dataclass
+class CountingLab(PaperLab):
+    """Meters as the harness does, from the numbers of rows and the lengths of texts. Shared prompts count once."""
+
+    sizes: Sizes = field(kw_only=True)
+    stages: list[Stage] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)  # digests of the policies that verbs were given
+    _ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def total(self) -> Ledger:
+        """The work of all stages."""
+        return sum((stage.ledger for stage in self.stages), Ledger())
+
+    def count(self, forward: float = 0.0, backward: float = 0.0, **counts: float) -> None:
+        """Add to the stage under way.
+
+        Args:
+            forward: Tokens through a forward pass only, sampled ones included.
+            backward: Tokens through forward and backward.
+            **counts: Other counts of the ledger.
+        """
+        flops = self.sizes.parameters * (2.0 * forward + 6.0 * backward)
+        self._ledger = self._ledger + Ledger(flops=flops, **counts)  # type: ignore[arg-type]
+
+    def prefer(self, rows: Rows, judge: Any) -> Rows:
+        """Count the labels of each ranking."""
+        labels = sum(math.log2(math.factorial(len(completions))) for completions in rows["completions"])
+        with self._verb("prefer", type(judge).__name__, "labels", rows, judge):
+            self.count(labels=labels)
+        return super().prefer(rows, judge)
+
+    def fit_reward_model(self, start: Any, preferences: Rows, loss: Loss, schedule: Schedule) -> PaperScorer:
+        """Return a scorer whose forward passes count."""
+        return CountedScorer(super().fit_reward_model(start, preferences, loss, schedule).name)
+
+    def _train(self, rows: Rows, loss: Loss, schedule: Schedule, scores: bool) -> None:
+        super()._train(rows, loss, schedule, scores)
+        groups: dict[str, float] = {}
+        seen: set[tuple[str, str]] = set()
+        for row in rows.to_list():
+            prompt = str(row["prompt_id"])
+            groups.setdefault(prompt, self.sizes.prompt(row["prompt"]))
+            for _, column in loss.reads.values():
+                for text, length in self.sizes.of(row, column).items():
+                    groups[prompt] += length if (prompt, text) not in seen else 0
+                    seen.add((prompt, text))
+        passes, tokens = 2 if "values" in loss.needs else 1, sum(groups.values())
+        trained = tokens * passes * schedule.num_train_epochs
+        steps = math.ceil(len(groups) / schedule.batch_size) * schedule.num_train_epochs
+        frozen = tokens * len(loss.needs)
+        self.count(frozen, trained, trained_tokens=trained, scored_tokens=frozen, optimizer_steps=steps)
+
+    @contextmanager
+    def _verb(self, name: str, about: str, *inputs: object) -> Iterator[None]:
+        self.used |= {value.digest for value in inputs if isinstance(value, PaperPolicy)}
+        if self.running:  # inside another verb, whose stage this belongs to
+            with super()._verb(name, about, *inputs):
+                yield
+            return
+        self._ledger = Ledger()
+        with super()._verb(name, about, *inputs):
+            yield
+        label = about.partition(" ")[2] or about if name in ("sample", "fit") else about
+        self.stages.append(Stage(digest(name, about, *inputs), f"{name} {label}", self._ledger))
+
+
+@dataclass(frozen=True)
+class CountedPolicy(PaperPolicy):
+    """A policy on paper whose completions and log-probs count."""
+
+    def complete(self, lab: Any, rows: Rows, n: int, *, stream: str, sampling: Sampling) -> Rows:
+        """Count the prompts read and, at most, the tokens sampled."""
+        sizes: Sizes = lab.sizes
+        longest = sampling.max_new_tokens or sizes.max_new_tokens
+        read, drawn = sum(map(sizes.prompt, rows["prompt"])), len(rows) * n
+        lab.count(
+            forward=read + drawn * longest / 2,
+            prompts=len(rows),
+            completions=drawn,
+            sampled_tokens=drawn * longest,
+            scored_tokens=read,
+        )
+        return super().complete(lab, rows, n, stream=stream, sampling=sampling)
+
+    def logps(self, lab: Any, rows: Rows) -> Rows:
+        """Count a forward pass."""
+        _count_forward(lab, rows)
+        return super().logps(lab, rows)
+
+
+@dataclass(frozen=True)
+class CountedScorer(PaperScorer):
+    """A reward model on paper whose scores count."""
+
+    def score(self, rows: Rows, lab: Any) -> list[float]:
+        """Count a forward pass."""
+        _count_forward(lab, rows)
+        return super().score(rows, lab)
+
+
+def _count_forward(lab: Any, rows: Rows) -> None:
+    sizes: Sizes = lab.sizes
+    read: dict[str, float] = {}
+    for row in rows.to_list():
+        read[str(row["prompt_id"])] = read.get(str(row["prompt_id"])) or sizes.prompt(row["prompt"])
+        read[f"{row['prompt_id']} {row['completion']}"] = sum(sizes.of(row, "completion").values())
+    tokens = sum(read.values())
+    lab.count(forward=tokens, scored_tokens=tokens)

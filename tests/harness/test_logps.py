@@ -1,0 +1,44 @@
+"""Log-probs in chunks of tokens, with a gradient of their own."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from alignarena.harness import logps
+from alignarena.harness.logps import logits_logps, token_logps
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("count", [1, 4, 5, 11])  # chunks of 5: below, at and across the boundary
+def test_equal_to_log_softmax_with_its_gradient(monkeypatch: pytest.MonkeyPatch, bias: bool, count: int) -> None:
+    monkeypatch.setattr(logps, "CHUNK", 5)
+    noise = torch.Generator().manual_seed(count)
+    head = torch.nn.Linear(8, 30, bias=bias).requires_grad_(False)
+    hidden = (3 * torch.randn(count, 8, generator=noise)).requires_grad_()
+    target = torch.randint(0, 30, (count,), generator=noise)
+    weight = torch.randn(count, generator=noise)
+    expected = logits_logps(head(hidden), target)
+    (slope,) = torch.autograd.grad((expected * weight).sum(), hidden)
+    found = token_logps(hidden, head, target)
+    (found_slope,) = torch.autograd.grad((found * weight).sum(), hidden)
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert_close(found_slope, slope, atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_agrees_with_finite_differences() -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(4, 7, bias=False).requires_grad_(False)
+    hidden, target = torch.randn(3, 4, requires_grad=True), torch.tensor([0, 3, 6])
+    (slope,) = torch.autograd.grad(token_logps(hidden, head, target).sum(), hidden)
+    for place in [(0, 0), (1, 2), (2, 3)]:
+        step = torch.zeros(3, 4)
+        step[place] = 1e-2
+        above, below = (token_logps(hidden.detach() + sign * step, head, target).sum() for sign in (1, -1))
+        assert float(slope[place]) == pytest.approx(float(above - below) / 2e-2, abs=2e-3)
+
+
+def test_without_gradient_nothing_is_kept() -> None:
+    head = torch.nn.Linear(4, 7).requires_grad_(False)
+    found = token_logps(torch.randn(3, 4), head, torch.tensor([0, 3, 6]))
+    assert not found.requires_grad
+    assert (found < 0).all()

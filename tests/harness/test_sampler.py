@@ -1,0 +1,168 @@
+"""Sampling: the right distribution, log-probs of a plain forward, and draws that depend on their names only."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_model
+import torch
+from scipy.stats import chisquare
+from toy_task import prompts
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from alignarena.core.contract import Sampling
+from alignarena.harness.backbone import BASE, Backbone
+from alignarena.harness.sampler import Sample, choose, sample, uniforms
+from alignarena.harness.tokens import TokenSequence
+
+LENGTH = 12
+
+
+@pytest.fixture
+def backbone(tiny_backbone: Backbone) -> Iterator[Backbone]:
+    tiny_model.disturb(tiny_backbone, "one", seed=1)
+    yield tiny_backbone
+    tiny_backbone.drop("one")
+
+
+def draw(
+    backbone: Backbone, rows: list[dict[str, Any]], n: int | list[int], *, seed: int = 0, stream: str = "s",
+    adapter: str = BASE, length: int = LENGTH, **sampling: Any,
+) -> list[list[Sample]]:  # fmt: skip
+    counts = n if isinstance(n, list) else [n] * len(rows)
+    numbers = [uniforms(seed, stream, row["prompt_id"], k, length) for row, k in zip(rows, counts, strict=True)]
+    return sample(backbone, adapter, [backbone.tokens.prompt_of(row) for row in rows], numbers, Sampling(**sampling))
+
+
+def ids(samples: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
+    return [[one.completion for one in group] for group in samples]
+
+
+@pytest.mark.parametrize("adapter", [BASE, "one"])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 0.0}])
+def test_logps_are_those_of_a_plain_forward(backbone: Backbone, adapter: str, sampling: dict[str, float]) -> None:
+    rows = prompts().to_list()
+    for row, group in zip(rows, draw(backbone, rows, 3, adapter=adapter, **sampling), strict=True):
+        for one in group:
+            sequence = TokenSequence(backbone.tokens.prompt_of(row), one.completion)
+            with torch.no_grad():
+                plain = tiny_model.plain_logps(backbone, adapter, sequence)
+            assert one.logps == pytest.approx(plain.tolist(), abs=1e-4)
+
+
+def test_a_completion_depends_on_its_name_only(backbone: Backbone) -> None:
+    rows = prompts().to_list()
+    together = ids(draw(backbone, rows, 4))
+    assert ids(draw(backbone, rows[::-1], 4))[::-1] == together
+    assert [ids(draw(backbone, [row], 4))[0] for row in rows] == together
+    assert [group[:2] for group in together] == ids(draw(backbone, rows, 2))
+    shorter = ids(draw(backbone, rows, 4, length=5))
+    assert shorter == [[completion[:5] for completion in group] for group in together]
+
+
+def test_ragged_numbers_of_completions(backbone: Backbone) -> None:
+    rows = prompts(3).to_list()
+    together = ids(draw(backbone, rows, 4))
+    assert ids(draw(backbone, rows, [1, 4, 2])) == [together[0][:1], together[1], together[2][:2]]
+
+
+def test_small_batches_draw_the_same(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, seen = prompts().to_list(), []
+    together = ids(draw(backbone, rows, 4))
+    numbers = [uniforms(0, "s", row["prompt_id"], 4, LENGTH) for row in rows]
+    monkeypatch.setattr(backbone, "config", tiny_model.config(backbone.config.model_name_or_path, tokens_per_batch=8))
+    apart = sample(backbone, BASE, [backbone.tokens.prompt_of(row) for row in rows], numbers, Sampling(),
+                   lambda count, tokens: seen.append((count, tokens)))  # fmt: skip
+    assert ids(apart) == together
+    assert [count for count, _ in seen] == [1] * 8
+    assert sum(tokens for _, tokens in seen) == sum(len(one) for group in together for one in group)
+
+
+def test_streams_seeds_and_samples_differ(backbone: Backbone) -> None:
+    rows = prompts().to_list()
+    one = ids(draw(backbone, rows, 2))
+    assert all(first != second for first, second in one)
+    assert one != ids(draw(backbone, rows, 2, stream="t"))
+    assert one != ids(draw(backbone, rows, 2, seed=1))
+
+
+def test_a_completion_ends_at_its_first_eos_or_at_the_limit(backbone: Backbone) -> None:
+    rows = prompts().to_list()
+    eos, found = backbone.tokens.eos_id, [one for group in draw(backbone, rows, 40) for one in group]
+    ended = [one for one in found if eos in one.completion]
+    assert len(ended) > 3
+    assert {len(one.completion) for one in ended} - {LENGTH}  # some end early
+    assert all(one.completion.index(eos) == len(one.completion) - 1 for one in ended)
+    assert all(len(one.completion) == LENGTH for one in found if eos not in one.completion)
+    assert all(len(one.logps) == len(one.completion) for one in found)
+
+
+def skewed(width: int, seed: int = 0) -> torch.Tensor:
+    return 2 * torch.randn(width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("width", [7, 256, 700])  # within one block of the vocabulary, exactly one, several
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_tokens_follow_the_tempered_distribution(width: int, temperature: float) -> None:
+    logits, count = skewed(width), 20_000
+    numbers = torch.tensor(np.random.default_rng(0).random(count))
+    tokens, logps = choose(logits.expand(count, -1), numbers, Sampling(temperature=temperature))
+    probs = torch.softmax(logits.double() / temperature, 0).numpy()
+    counts = np.bincount(tokens.numpy(), minlength=width)
+    likely = probs * count >= 5
+    observed, expected = ([*x[likely], x[~likely].sum()] for x in (counts, probs * count))
+    if expected[-1] == 0:
+        observed, expected = observed[:-1], expected[:-1]
+    assert chisquare(observed, expected).pvalue > 1e-3
+    assert torch.allclose(logps, logits.log_softmax(0)[tokens], atol=1e-5)  # untempered, whatever was drawn from
+
+
+def test_the_nucleus_is_the_smallest_set_with_that_mass() -> None:
+    probs = torch.tensor([0.1, 0.4, 0.05, 0.3, 0.15])
+    numbers = torch.tensor(np.random.default_rng(0).random(20_000))
+    tokens, _ = choose(probs.log().expand(len(numbers), -1), numbers, Sampling(top_p=0.6))
+    counts = np.bincount(tokens.numpy(), minlength=5)
+    assert counts[[0, 2, 4]].sum() == 0
+    assert chisquare(counts[[1, 3]], np.array([4, 3]) / 7 * 20_000).pvalue > 1e-3
+    narrowest, _ = choose(probs.log().expand(len(numbers), -1), numbers, Sampling(top_p=0.01))
+    assert set(narrowest.tolist()) == {1}
+
+
+def test_temperature_0_is_greedy_and_extreme_numbers_stay_in_the_vocabulary() -> None:
+    logits = torch.stack([skewed(300, seed) for seed in range(4)])
+    numbers = torch.tensor([0.0, 0.3, 0.999, 1 - 2**-53], dtype=torch.float64)
+    greedy, _ = choose(logits, numbers, Sampling(temperature=0.0))
+    assert torch.equal(greedy, logits.argmax(1))
+    logits[:, 250:] = -torch.inf  # nothing beyond is possible, nor before
+    logits[:, :10] = -torch.inf
+    tokens, logps = choose(logits, numbers, Sampling())
+    assert ((tokens >= 10) & (tokens < 250)).all()
+    assert torch.isfinite(logps).all()
+
+
+def test_a_model_that_bends_its_logits_samples_what_it_scores(tmp_path: Path) -> None:
+    folder = tiny_model.save(
+        tmp_path, config=Gemma2Config, model=Gemma2ForCausalLM, final_logit_softcapping=2.0, head_dim=8
+    )
+    bent = Backbone(tiny_model.config(folder))
+    assert not bent.plain_head
+    assert_sampled_as_scored(bent, LENGTH)
+
+
+def test_completions_longer_than_the_room_of_the_cache(backbone: Backbone) -> None:
+    assert_sampled_as_scored(backbone, 90)
+
+
+def assert_sampled_as_scored(backbone: Backbone, length: int) -> None:
+    rows = prompts().to_list()
+    groups, lengths = draw(backbone, rows, 4, length=length), set()
+    for row, group in zip(rows, groups, strict=True):
+        for one in group:
+            sequence = TokenSequence(backbone.tokens.prompt_of(row), one.completion)
+            with torch.no_grad():
+                assert one.logps == pytest.approx(tiny_model.plain_logps(backbone, BASE, sequence).tolist(), abs=1e-4)
+            lengths.add(len(one.completion))
+    assert max(lengths) == length
+    assert len(lengths) > 1  # some rows left the batch before the others

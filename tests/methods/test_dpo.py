@@ -1,0 +1,57 @@
+"""DPO: the annotator's labels, one fit, nothing sampled."""
+
+import json
+from collections.abc import Callable
+from math import log, log2
+from typing import Any
+
+import pytest
+
+from alignarena.core.contract import Schedule
+from alignarena.methods.dpo import DPO
+from alignarena.methods.parts.rows import pairs
+
+FAST = Schedule(learning_rate=1e-2, num_train_epochs=6, batch_size=8)
+
+
+def test_dpo_pays_for_labels_and_samples_nothing_itself(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell()
+    policy = DPO(schedule=FAST).align(task, lab)
+    assert [stage["verb"] for stage in lab.account.stages] == ["sample", "prefer", "fit"]
+    charged = lab.account.charged
+    assert charged.completions == 8 * 4  # those the annotator compared
+    assert charged.labels == pytest.approx(8 * log2(24))
+    fit = lab.account.stages[-1]["ledger"]
+    assert (fit["completions"], fit["sampled_tokens"], fit["optimizer_steps"]) == (0, 0, 6)
+    assert fit["scored_tokens"] * 6 == fit["trained_tokens"]  # the reference model reads each row once, not each epoch
+    assert len(lab.sample(policy, task.prompts, stream="evaluation")) == 8
+
+
+def test_dpo_prefers_what_the_annotator_prefers(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell()
+    policy = DPO(schedule=FAST).align(task, lab)
+    lines = [json.loads(line) for line in (policy.folder / "metrics.jsonl").read_text().splitlines()]  # type: ignore[attr-defined]
+    assert lines[0]["loss"] == pytest.approx(log(2), abs=1e-6)
+    assert lines[-1]["loss"] < 0.5
+    assert lines[-1]["accuracy"] > 0.8
+    rows = pairs(task.preferences["overall"])
+
+    def logp(model: Any, side: str) -> list[float]:
+        taken = rows.select_columns(["prompt_id", "prompt"]).add_column("completion", rows[side][:])
+        taken = taken.add_column("completion_ids", rows[f"{side}_ids"][:])
+        return [sum(values) for values in lab.logps(model, taken)["logps"]]
+
+    sides = {side: [a - b for a, b in zip(logp(policy, side), logp(task.policy, side), strict=True)]
+             for side in ("chosen", "rejected")}  # fmt: skip
+    wins = [chosen > rejected for chosen, rejected in zip(sides["chosen"], sides["rejected"], strict=True)]
+    assert sum(wins) / len(wins) > 0.8
+
+
+def test_a_large_beta_stays_nearer_to_the_reference_model(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell()
+    margins = {}
+    for beta in (0.1, 5.0):
+        policy = DPO(beta=beta, schedule=FAST).align(task, lab)
+        last = (policy.folder / "metrics.jsonl").read_text().splitlines()[-1]  # type: ignore[attr-defined]
+        margins[beta] = json.loads(last)["margin"] / beta
+    assert margins[5.0] < margins[0.1]
