@@ -121,7 +121,7 @@ def aligned(start: Start, bench: Bench, method: Method) -> tuple[Policy, Harness
     try:
         policy = method.align(start.task(bench.sft, lab), lab)
     except BudgetUsedUp:
-        policy, stopped = lab.last_policy or bench.sft, "budget"
+        policy, stopped = lab.account.last_policy or bench.sft, "budget"
     lab.settle(policy)
     if any(stage.get("stopped") == "budget" for stage in lab.account.stages):
         stopped = "budget"

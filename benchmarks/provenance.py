@@ -80,7 +80,7 @@ def _card(name: str, method: Method) -> dict[str, Any]:
         "paper": entry.paper,
         "family": entry.family,
         "summary": entry.summary,
-        "differs": " ".join(documentation.partition("Differs from the paper:")[2].split()),
+        "differs": " ".join(documentation.partition("Differs from the paper:")[2].partition("\n\n")[0].split()),
         "hyperparameters": asdict(method),  # type: ignore[call-overload]
     }
     return card | ({"kl": "analytic upper bound"} if name == "best_of_n" else {})

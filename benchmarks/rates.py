@@ -32,6 +32,8 @@ class Rates:
 
     def seconds(self, stage: Stage) -> float:
         """Return the seconds a stage would take."""
+        if not stage.ledger.flops:
+            return 0.0
         verb = stage.name.partition(" ")[0]
         rate = self.measured.get(stage.name) or self.measured.get(verb)
         return stage.ledger.flops / (rate or self.probed * _SHARE.get(verb, _OTHER_SHARE))

@@ -1,7 +1,7 @@
 """Best-of-n: draw n completions from the SFT policy and answer with the one the reward model likes best.
 
-Differs from the paper: nothing. Its KL to the SFT policy is reported by the analytic bound log n - (n - 1)/n, exact only
-where scores do not tie (Stiennon et al. 2020; Gao et al. 2022), and flagged so.
+Differs from the paper: nothing. Its KL to the SFT policy is reported by the analytic bound log n - (n - 1)/n, exact
+only where scores do not tie (Stiennon et al. 2020; Gao et al. 2022), and flagged so.
 """
 
 from __future__ import annotations

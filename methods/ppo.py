@@ -1,8 +1,8 @@
-"""PPO-RLHF (Ziegler et al., 2019, arXiv:1909.08593; Ouyang et al., 2022, arXiv:2203.02155; details of Huang et al., 2024).
+"""PPO-RLHF (Ziegler et al., 2019, arXiv:1909.08593; Ouyang et al., 2022, arXiv:2203.02155; Huang et al., 2024).
 
 Differs from the paper: LoRA adapters instead of all weights; the reward model is standardised on SFT samples (Ziegler's
-way, not InstructGPT's bias alone), so that one kl_coef means the same for every reward model; a completion that does not
-end loses `missing_eos_penalty` of its score instead of having it replaced; no pretraining mix (ptx).
+way, not InstructGPT's bias alone), so that one kl_coef means the same for every reward model; a completion that does
+not end loses `missing_eos_penalty` of its score instead of having it replaced; no pretraining mix (ptx).
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ class PPO:
         """Fit a reward model to the preferences, then the policy to the reward."""
         reward_model = self.reward_model.fit(task, lab)
         rollouts = Rollouts(
-            task.prompts, ScoredBy(reward_model), phases=self.updates, prompts_per_phase=self.prompts_per_update, n=self.n,
+            task.prompts,
+            ScoredBy(reward_model),
+            phases=self.updates,
+            prompts_per_phase=self.prompts_per_update,
+            n=self.n,
             value_start=reward_model,
-        )  # fmt: skip
+        )
         return lab.fit(task.policy, rollouts, self.loss, self.schedule)

@@ -5,7 +5,7 @@ Rows are `datasets.Dataset`s of plain columns:
 * prompts: ``prompt_id, prompt, cluster, kind, axis``; a prompt is text (one user turn) or a list of
   ``{"role", "content"}`` messages;
 * demonstrations: ``prompt_id, prompt, completion``;
-* sampled rows: ``prompt_id, prompt, cluster, sample, completion, prompt_ids, completion_ids, finish_reason`` (``stop`` or
+* sampled rows: ``prompt_id, prompt, cluster, sample, completion, prompt_ids, completion_ids``, ``finish_reason`` (``stop`` or
   ``length``), ``logps``; sampled ids are never re-tokenised;
 * pairs: ``prompt_id, prompt, chosen, rejected``, and where known ``margin, probability``;
 * rankings: ``prompt_id, prompt, completions`` (K texts), ``ranks`` (1 is best, ties share a rank) and ``margins`` (one a
@@ -77,7 +77,7 @@ class TrainablePolicy(Policy, Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Rates one completion: a reward model, a rule, or a combination of them. A frozen dataclass, or it has a digest."""
+    """Rates one completion: a reward model, a rule, or a mix of them. A frozen dataclass, or it has a digest."""
 
     @property
     def lineage(self) -> frozenset[str]:
@@ -91,7 +91,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """Compares completions of a prompt: people, a simulated annotator, a model. A frozen dataclass, or it has a digest."""
+    """Compares completions of a prompt: people, simulated or not, or a model. A frozen dataclass, or it has a digest."""
 
     @property
     def lineage(self) -> frozenset[str]:
@@ -147,7 +147,7 @@ class Batch:
     mask: Mapping[str, Tensor]  # (B, T): 1.0 where a completion token is, 0.0 on padding
     finished: Mapping[str, Tensor] = field(default_factory=dict)  # (B,): True where the completion ends by itself
     reference: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): log-probs of the reference model, nats
-    old: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): log-probs of the policy when the batch was sampled
+    old: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): log-probs of the policy that sampled the batch
     values: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): values now, before each token
     old_values: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): values when the batch was sampled
     columns: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) or (B, K): the scalars in Loss.columns
@@ -189,7 +189,7 @@ class Task:
     prompts: Rows  # the training prompts
     demonstrations: Rows  # prompt, completion (SFT again, pretraining mix)
     preferences: Mapping[str, Rows]  # rankings by axis: "overall" always, computed and charged when first read
-    annotator: Judge | None = None  # the people, simulated or not: fresh preferences cost labels; None: no more to be had
+    annotator: Judge | None = None  # the people, simulated or not: asking costs labels; None: they can't be asked
     labeler: Judge | Scorer | None = None  # the AI feedback model: costs labeler calls
     reviser: Reviser | None = None  # critique and revise
     principles: tuple[Principle, ...] = ()  # the constitution
@@ -205,7 +205,7 @@ class Lab(Protocol):
         ...
 
     def sample(
-        self, policy: Policy, rows: Rows, n: int = 1, *, stream: str, sampling: Sampling = Sampling()  # noqa: B008
+        self, policy: Policy, rows: Rows, n: int = 1, *, stream: str, sampling: Sampling = Sampling()
     ) -> Rows:
         """Draw n completions a prompt. Two draws from one policy differ by ``stream``."""
         ...

@@ -66,6 +66,7 @@ class Backbone:
         self.head: Any = self.causal_lm.get_output_embeddings()
         self.heads: dict[str, nn.Linear] = {}  # scalar heads of reward and value models, by adapter
         self.trainable: set[str] = set()
+        self.reference = BASE  # of the fit under way: never forgotten while it lasts
         self._loaded: list[str] = []
         self.plain_head = self.shares_prompts = True
         self._probe()
@@ -83,7 +84,7 @@ class Backbone:
             if head.is_file():
                 self.set_head(name, load_file(head))
         self._loaded.append(name)
-        idle = [other for other in self._loaded if other not in self.trainable]
+        idle = [other for other in self._loaded if other not in self.trainable | {self.reference}]
         for other in idle[:-_RESIDENT]:
             self.drop(other)
 

@@ -17,6 +17,9 @@ _ROOM = 32  # tokens a buffer has to spare when it is made
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A cache layer whose keys and values are views of larger buffers."""
 
+    keys: Tensor
+    values: Tensor
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append the states of new tokens and return all keys and values, (B, heads, tokens, width) each."""
         if not self.is_initialized:

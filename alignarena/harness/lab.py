@@ -33,7 +33,7 @@ from alignarena.core.contract import (
     TrainablePolicy,
 )
 from alignarena.core.digest import digest
-from alignarena.core.errors import BudgetUsedUp
+from alignarena.core.errors import BudgetUsedUp, RunFailed
 from alignarena.core.records import Budget, Ledger
 from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
@@ -59,6 +59,7 @@ class Account:
     charged: Ledger = field(default_factory=Ledger)
     spent: Ledger = field(default_factory=Ledger)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    last_policy: TrainablePolicy | None = None  # what a method has when its budget ends
     owed: dict[str, Ledger] = field(default_factory=dict)  # what a policy cost that was made before this cell
 
 
@@ -73,7 +74,6 @@ class HarnessLab:
         self.budget = budget or Budget()
         self.progress = progress or StageProgress(silent=True)
         self.account = Account()
-        self.last_policy: TrainablePolicy | None = None  # what a method has when its budget ends
         self._meter: Meter | None = None  # set inside a verb: nested verbs are metered, not memoised
 
     # -- randomness and budget ----------------------------------------------------------------------------------------
@@ -138,7 +138,8 @@ class HarnessLab:
         def compute() -> Rows:
             scores = scorer.score(rows, self)
             if not np.isfinite(scores).all():
-                raise ValueError(f"{type(scorer).__name__} gave a score that is not a finite number")
+                where = rows["prompt_id"][int(np.argmin(np.isfinite(scores)))]
+                raise RunFailed(f"{type(scorer).__name__} gave prompt {where!r} a score that is not a finite number")
             return _with_column(rows, "score", [float(score) for score in scores])
 
         return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute, len(rows))
@@ -186,8 +187,8 @@ class HarnessLab:
         """Train a copy of a policy; the policy itself is the reference model."""
         self.settle(policy)
         key, folder = self._fit("fit", policy, experience, loss, schedule)
-        self.last_policy = AdapterPolicy(key, folder)
-        return self.last_policy
+        self.account.last_policy = AdapterPolicy(key, folder)
+        return self.account.last_policy
 
     def fit_reward_model(
         self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule

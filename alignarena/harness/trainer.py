@@ -21,7 +21,7 @@ from alignarena.core.errors import BudgetUsedUp, RunFailed
 from alignarena.core.feedback import Standardised
 from alignarena.core.records import Ledger
 from alignarena.core.seeds import derive, generator
-from alignarena.harness.backbone import Backbone
+from alignarena.harness.backbone import BASE, Backbone
 from alignarena.harness.batches import Collator, Example, examples, grouped, sequences_of
 from alignarena.harness.checkpoint import Checkpoint
 from alignarena.harness.meter import Meter
@@ -56,6 +56,7 @@ class Fit:
 
     def run(self, checkpoint_folder: Any) -> None:
         """Train; the result is in the adapter ``training-policy`` (and its head)."""
+        self.backbone.reference = self.start
         adapters = self._add_adapters()
         try:
             with self.backbone.training(*adapters) as parameters:
@@ -67,6 +68,7 @@ class Fit:
                 except BudgetUsedUp:
                     self.stopped = "budget"
         finally:
+            self.backbone.reference = BASE
             if VALUE in adapters:
                 self.backbone.drop(VALUE)
 

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from alignarena.core.contract import Lab, Rows
+from alignarena.core.errors import RunFailed
 
 
 def by_prompt(rows: Rows) -> Iterator[list[dict[str, Any]]]:
@@ -25,13 +26,21 @@ def best_of(rows: Rows, lab: Lab) -> Rows:
     for group in by_prompt(rows):
         top = max(row["score"] for row in group)
         tied = [row for row in group if row["score"] == top]
-        best.append(tied[int(lab.random("tie", group[0]["prompt_id"]).integers(len(tied)))] if len(tied) > 1 else tied[0])
+        choice = lab.random("tie", group[0]["prompt_id"]).integers(len(tied)) if len(tied) > 1 else 0
+        best.append(tied[int(choice)])
     return Dataset.from_list(best)
 
 
 def finished(rows: Rows) -> Rows:
-    """Keep completions that end by themselves: training on cut ones teaches a policy never to stop."""
-    return rows.filter(lambda row: row["finish_reason"] == "stop", load_from_cache_file=False)
+    """Keep completions that end by themselves: training on cut ones teaches a policy never to stop.
+
+    Raises:
+        RunFailed: None does.
+    """
+    kept = [i for i, reason in enumerate(rows["finish_reason"]) if reason == "stop"]
+    if not kept:
+        raise RunFailed(f"none of {len(rows)} completions ends by itself; raise max_new_tokens or train SFT longer")
+    return rows.select(kept)
 
 
 def rankings(rows: Rows) -> Rows:

@@ -14,7 +14,7 @@ import toy_task
 from datasets import Dataset
 
 from alignarena.core.contract import Principle, Rows, Sampling, Schedule
-from alignarena.core.errors import BudgetUsedUp
+from alignarena.core.errors import BudgetUsedUp, RunFailed
 from alignarena.core.records import Ledger
 from alignarena.evaluators.annotator import SimulatedAnnotator
 from alignarena.harness.backbone import Backbone
@@ -168,7 +168,7 @@ class Broken:
 
 
 def test_a_score_that_is_no_number_is_an_error(new_lab: NewLab) -> None:
-    with pytest.raises(ValueError, match="Broken gave a score that is not a finite number"):
+    with pytest.raises(RunFailed, match="Broken gave prompt .* a score that is not a finite number"):
         new_lab().score(toy_task.demonstrations(1), Broken())
 
 
@@ -230,7 +230,7 @@ def test_a_budget_ends_rollouts_normally(new_lab: NewLab) -> None:
     (stage,) = lab.account.stages
     assert stage["stopped"] == "budget"
     assert stage["ledger"]["optimizer_steps"] in (2, 3)  # a phase samples at most 192 tokens
-    assert lab.last_policy is policy
+    assert lab.account.last_policy is policy
     assert lab.exhausted
     with pytest.raises(BudgetUsedUp):
         lab.sample(policy, toy_task.prompts(), stream="more")
