@@ -81,7 +81,7 @@ def test_a_loose_method_file_runs_like_a_name(tmp_path: Path, monkeypatch: pytes
         cli.main(argv)
     suite, asked = caught.value.args
     assert (suite, asked["methods"], asked["seeds"]) == ("smoke", ["sft", "loose_one"], [1, 2])
-    assert (asked["set"], asked["out"], asked["method_files"]) == ({"a.b": "1", "c": "2"}, "x", (str(path),))
+    assert (asked["set"], asked["out"], asked["method_files"]) == ({"a.b": "1", "c": "2"}, "x", [str(path)])
 
 
 def test_a_dry_run_prints_a_plan_and_leaves_no_run(

@@ -5,11 +5,11 @@ Rows are `datasets.Dataset`s of plain columns:
 * prompts: ``prompt_id, prompt, cluster, kind, axis``; a prompt is text (one user turn) or a list of
   ``{"role", "content"}`` messages;
 * demonstrations: ``prompt_id, prompt, completion``;
-* sampled rows: ``prompt_id, prompt, cluster, sample, completion, prompt_ids, completion_ids``, ``finish_reason`` (``stop`` or
-  ``length``), ``logps``; sampled ids are never re-tokenised;
+* sampled rows: ``prompt_id, prompt, cluster, sample, completion, prompt_ids, completion_ids, logps, finish_reason``
+  (``stop`` or ``length``); sampled ids are never re-tokenised;
 * pairs: ``prompt_id, prompt, chosen, rejected``, and where known ``margin, probability``;
-* rankings: ``prompt_id, prompt, completions`` (K texts), ``ranks`` (1 is best, ties share a rank) and ``margins`` (one a
-  pair, in the order of ``itertools.combinations(range(K), 2)``).
+* rankings: ``prompt_id, prompt, completions`` (K texts), ``ranks`` (1 is best, ties share a rank) and ``margins`` (one
+  a pair, in the order of ``itertools.combinations(range(K), 2)``).
 """
 
 from __future__ import annotations
