@@ -15,6 +15,7 @@ from datasets import disable_progress_bars
 from alignarena.benchmarks.cell import Bench, CellEvidence
 from alignarena.benchmarks.counting import CountedPolicy, CountingLab, Sizes, Stage
 from alignarena.benchmarks.datasets import dry_run_report, load_dataset_splits
+from alignarena.benchmarks.heldout import reward_model_table
 from alignarena.benchmarks.rates import Rates, rates
 from alignarena.benchmarks.splits import Splits
 from alignarena.benchmarks.start import Given
@@ -190,6 +191,8 @@ def _count(plan: Suite, splits: Splits, sizes: Sizes, methods: Mapping[str, Meth
         costs.methods[name] = [*(start if made_from_sft else ()), *lab.stages]
         evaluate(plan.evaluators, CellEvidence(bench, bench.answers(policy), policy))
         done.update({stage.key: stage for stage in lab.stages})
+    if bench.heldout:
+        reward_model_table(bench)  # fits and scores what the report compares on held-out pairs
     done.update({stage.key: stage for stage in shared.stages})
     costs.every.extend(done.values())
     return costs

@@ -184,7 +184,7 @@ class RunFolder:
             outcome=read_json(path / state, {}),
             config=_read_yaml(path / "config.yaml"),
             completions=read_jsonl(path / "completions.jsonl"),
-            scores=read_jsonl(path / "scores.jsonl"),
+            scores=read_jsonl(path / "scores.jsonl") or self._trimmed_scores(method, seed),
             metrics=read_jsonl(path / "metrics.jsonl"),
             charged=Ledger.from_dict(budget.get("charged", {})),
             spent=Ledger.from_dict(budget.get("spent", {})),
@@ -192,6 +192,15 @@ class RunFolder:
             track=str(budget.get("track", "")),
             stages=budget.get("stages", []),
         )
+
+    def _trimmed_scores(self, method: str, seed: int) -> list[dict[str, Any]]:
+        """Return the scores of a cell whose run folder was trimmed to results.parquet, a tenth of their size."""
+        table = self.path / "results.parquet"
+        if (self.path / method / str(seed) / "scores.jsonl").is_file() or not table.is_file():
+            return []
+        kept = pd.read_parquet(table, filters=[("method", "==", method), ("seed", "==", seed)])
+        rows = kept[SCORE_COLUMNS].itertuples(index=False, name=None)
+        return [dict(zip(SCORE_COLUMNS, row, strict=True)) for row in rows]
 
     def write_cell(
         self,

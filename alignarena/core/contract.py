@@ -91,7 +91,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """Compares completions of a prompt: people, simulated or not, or a model. A frozen dataclass, or it has a digest."""
+    """Compares completions of a prompt: people, simulated or not, a model. A frozen dataclass, or it has a digest."""
 
     @property
     def lineage(self) -> frozenset[str]:

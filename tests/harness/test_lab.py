@@ -168,7 +168,7 @@ class Broken:
 
 
 def test_a_score_that_is_no_number_is_an_error(new_lab: NewLab) -> None:
-    with pytest.raises(RunFailed, match="Broken gave prompt .* a score that is not a finite number"):
+    with pytest.raises(RunFailed, match=r"Broken gave prompt .* a score that is not a finite number"):
         new_lab().score(toy_task.demonstrations(1), Broken())
 
 

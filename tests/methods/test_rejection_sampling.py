@@ -75,7 +75,7 @@ def test_each_round_samples_the_latest_policy(toy_cell: Callable[..., Any]) -> N
     samples = [stage for stage in lab.account.stages if stage["verb"] == "sample"]
     assert [stage["stage"] for stage in samples] == ["sample round 0", "sample round 1"]
     assert lab.account.charged.completions == 2 * 8 * 6
-    assert policy is lab.last_policy
+    assert policy is lab.account.last_policy
     assert policy.digest != task.policy.digest
 
 
