@@ -199,6 +199,7 @@ class RunFolder:
         if (self.path / method / str(seed) / "scores.jsonl").is_file() or not table.is_file():
             return []
         kept = pd.read_parquet(table, filters=[("method", "==", method), ("seed", "==", seed)])
+        kept["value"] = kept["value"].astype(object).where(kept["value"].notna(), None)  # as JSON has it: null
         rows = kept[SCORE_COLUMNS].itertuples(index=False, name=None)
         return [dict(zip(SCORE_COLUMNS, row, strict=True)) for row in rows]
 

@@ -6,7 +6,7 @@ import pytest
 
 from alignarena.core.errors import BadInput
 from alignarena.results.frame import load_results
-from alignarena.results.store import RunFolder
+from alignarena.results.store import SCORE_COLUMNS, RunFolder
 from alignarena.results.trim import trim
 
 
@@ -14,9 +14,12 @@ def test_a_trimmed_run_gives_the_same_leaderboard(finished_run: RunFolder, tmp_p
     finished_run.write_results_parquet()
     small = trim(finished_run.path, tmp_path / finished_run.path.name)
     assert not list(small.rglob("scores.jsonl")) and not (small / "report").exists()
+    kept, whole = (folder.read_cell("base", 0).scores for folder in (RunFolder(small), finished_run))
+    assert kept == [{name: row[name] for name in SCORE_COLUMNS} for row in whole]  # nulls are still null
     assert load_results(str(small)).leaderboard().equals(load_results(str(finished_run.path)).leaderboard())
 
 
 def test_only_a_run_folder_can_be_trimmed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a run folder"):
         trim(tmp_path, tmp_path / "small")
+
