@@ -49,7 +49,7 @@ def provenance(
             "name": plan.model.model_name_or_path,
             "digest": backbone.digest,
             "parameters": backbone.parameters,
-            "shares_prompts": backbone.shares_prompts,
+            "attention": backbone.form,
         },
         "seeds": sorted({*known.get("seeds", ()), *plan.seeds}),
         "command": " ".join(["alignarena", *sys.argv[1:]]),

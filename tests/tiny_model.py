@@ -63,17 +63,15 @@ def config(folder: Path, **more: Any) -> ModelConfig:
 
 def plain_logps(backbone: Any, adapter: str, sequence: Any) -> torch.Tensor:
     """Return log-probs (T,) by one forward of one whole sequence, all logits kept."""
-    backbone.switch(adapter)
     ids = torch.tensor([[*sequence.prompt, *sequence.completion]])
-    logits = backbone.causal_lm(input_ids=ids, use_cache=False).logits[0, len(sequence.prompt) - 1 : -1]
+    logits = backbone.weights.activate(adapter)(input_ids=ids, use_cache=False).logits[0, len(sequence.prompt) - 1 : -1]
     return torch.log_softmax(logits.float(), -1).gather(1, ids[0, len(sequence.prompt) :, None])[:, 0]
 
 
 def plain_head(backbone: Any, adapter: str, sequence: Any) -> torch.Tensor:
     """Return the scalar head before each completion token and after the last (T + 1,), by one forward."""
-    backbone.switch(adapter)
     ids = torch.tensor([[*sequence.prompt, *sequence.completion]])
-    hidden = backbone.causal_lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    hidden = backbone.weights.activate(adapter).base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
     return backbone.heads[adapter](hidden[len(sequence.prompt) - 1 :])[:, 0]
 
 
@@ -81,6 +79,7 @@ def disturb(backbone: Any, name: str, seed: int = 0, scale: float = 0.05) -> Non
     """Add an adapter that changes the model, and a scalar head."""
     backbone.add(name, seed=seed)
     noise = torch.Generator().manual_seed(seed)
-    state = backbone.state(name)
-    backbone.set_state(name, {key: scale * torch.randn(value.shape, generator=noise) for key, value in state.items()})
+    state = backbone.weights.state(name)
+    noisy = {key: scale * torch.randn(value.shape, generator=noise) for key, value in state.items()}
+    backbone.weights.set_state(name, noisy)
     backbone.add_head(name, seed)

@@ -38,6 +38,7 @@ class Sampling:
     max_new_tokens: int | None = None  # None: the suite's limit
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0  # 0: all tokens
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ class ModelConfig:
     system_message: str | None = ""  # "": an explicit empty one; None: whatever the chat template puts there
     max_prompt_tokens: int = 256  # a longer prompt is dropped and counted, never cut
     max_new_tokens: int = 48  # the longest completion, sampled or trained on
+    use_peft: bool = True  # LoRA adapters on one frozen base; false: full fine-tuning, a model a policy
     lora_r: int = 16
     lora_alpha: int = 32
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of activations; adapters stay in fp32
+    gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third slower
     tokens_per_batch: int = 4096  # tokens in one forward pass: memory and speed, never the numbers' meaning
 
     def __post_init__(self) -> None:

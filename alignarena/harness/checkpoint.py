@@ -33,7 +33,12 @@ class Checkpoint:
         """Replace the state on disk."""
         new, old = self.folder / f".new-{time.monotonic_ns()}", self.folder / "state"
         for i, adapter in enumerate(self.adapters):
-            self.backbone.save(adapter, new / str(i))
+            folder = new / str(i)
+            folder.mkdir(parents=True)
+            # as they are, not as a policy is saved: full fine-tuning trains in a finer precision than it stores
+            save_file(_on_cpu(self.backbone.weights.state(adapter)), folder / "weights.safetensors")
+            if adapter in self.backbone.heads:
+                save_file(_on_cpu(self.backbone.heads[adapter].state_dict()), folder / "head.safetensors")
         save_file(_flat(self.optimizer), new / "optimizer.safetensors")
         (new / "progress.json").write_text(json.dumps(progress))
         previous = self.folder / ".old"
@@ -51,13 +56,17 @@ class Checkpoint:
         if folder is None:
             return None
         for i, adapter in enumerate(self.adapters):
-            self.backbone.set_state(adapter, load_file(folder / str(i) / "adapter_model.safetensors"))
+            self.backbone.weights.set_state(adapter, load_file(folder / str(i) / "weights.safetensors"))
             head = folder / str(i) / "head.safetensors"
             if head.is_file():
                 self.backbone.heads[adapter].load_state_dict(load_file(head))
         _unflat(self.optimizer, load_file(folder / "optimizer.safetensors"))
         progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
         return progress
+
+
+def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().contiguous().cpu() for name, value in state.items()}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import sys
 from pathlib import Path
 
 from alignarena.core.errors import BadInput
 
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # measured 2-3x the fp32 rate of matrix products; emulated bf16 is slower
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def choose_precision(requested: str = "auto") -> tuple[str, str]:
@@ -48,6 +52,19 @@ def cpu_flags() -> frozenset[str]:
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
+
+
+def reuse_memory() -> None:
+    """Let glibc keep freed blocks of any size for the next allocation (measured 15 % of a full fine-tuning step).
+
+    By default it returns those above 32 MiB at once, and every step faults the same pages in again. The meter gives
+    free memory back between stages.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # not in musl
+            libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def set_threads() -> int:

@@ -353,7 +353,7 @@ class HarnessLab:
         found: list[tuple[TokenSequence, Any]] = []
         used = 0
         with self.progress.stage(f"{output} of {len(rows)} completions", max(1, len(groups))) as bar:
-            for part in micro_batches(groups, 2 * backbone.config.tokens_per_batch, backbone.shares_prompts):
+            for part in micro_batches(groups, 2 * backbone.config.tokens_per_batch, backbone.form):
                 sequences = [sequence for g in part for sequence in groups[g]]
                 packed = backbone.pack(sequences)
                 flat = getattr(backbone, output)(adapter, packed)

@@ -1,48 +1,39 @@
 """Sequences into tensors: completions of one prompt share it, so that the prompt is computed once.
 
 A packed row is ``[prompt][y1]...[yK]``: every completion sees the prompt and itself, never its neighbours, and its
-positions start again after the prompt. With one completion a row this is the ordinary causal layout.
+positions start again after the prompt. The rows of a micro-batch stand one after another, without padding. A model
+that cannot be told which tokens see each other gets the plain form: one sequence a row, padded on the right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from alignarena.harness.attention import PackedLayout, PackedRow
+from alignarena.harness.flex import block_mask
 from alignarena.harness.tokens import Ids, TokenSequence
+
+Form = Literal["blocks", "flex", "plain"]  # how attention is told who sees whom
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Tensors of some sequences. R packed rows of length L; S sequences; N completion tokens in all."""
+    """Tensors of some sequences. R rows of length L (R = 1 unless plain); S sequences; N completion tokens in all."""
 
     input_ids: Tensor  # (R, L)
     position_ids: Tensor  # (R, L)
-    attention_mask: Tensor | None  # (R, 1, L, L) bool; None where plain causal attention with right padding is enough
+    attention: dict[str, Any]  # what the model's forward is given: a layout, a block mask, or nothing
     source: Tensor  # (N,) flat position whose output predicts each completion token, sequence after sequence
     target: Tensor  # (N,) the completion tokens
     last: Tensor  # (S,) flat position of the last token of each sequence: where a reward model reads
     lengths: tuple[int, ...]  # completion tokens of each sequence
-
-    @property
-    def tokens(self) -> int:
-        """Tokens the model computes, padding not counted."""
-        return int(self._used)
-
-    _used: int = 0
-
-    def to(self, device: torch.device) -> Pack:
-        """Move to a device."""
-        mask = None if self.attention_mask is None else self.attention_mask.to(device)
-        moved = (t.to(device) for t in (self.input_ids, self.position_ids))
-        ids, positions = moved
-        return Pack(
-            ids, positions, mask, self.source.to(device), self.target.to(device), self.last.to(device), self.lengths,
-            self._used,
-        )  # fmt: skip
+    tokens: int  # the model computes, padding not counted
 
 
 def share_prompts(sequences: Sequence[TokenSequence], share: bool) -> list[list[int]]:
@@ -61,57 +52,48 @@ def row_length(sequences: Sequence[TokenSequence], row: Iterable[int]) -> int:
     return len(sequences[members[0]].prompt) + sum(len(sequences[i].completion) for i in members)
 
 
-def pack(sequences: Sequence[TokenSequence], share: bool = True) -> Pack:
-    """Lay sequences out as packed rows, padded on the right to the longest."""
-    rows = share_prompts(sequences, share)
-    length = max(row_length(sequences, row) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    positions = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.ones(length, length, dtype=torch.bool).tril().repeat(len(rows), 1, 1, 1)
-    source: list[list[int]] = [[] for _ in sequences]
-    used = 0
-    for r, row in enumerate(rows):
+def pack(sequences: Sequence[TokenSequence], form: Form = "blocks", device: torch.device | str = "cpu") -> Pack:
+    """Lay sequences out in one of the forms, on a device."""
+    rows = share_prompts(sequences, form != "plain")
+    lengths = [row_length(sequences, row) for row in rows]
+    shape = (len(rows), max(lengths)) if form == "plain" else (1, sum(lengths))
+    starts = [r * shape[1] for r in range(len(rows))] if form == "plain" else [0, *np.cumsum(lengths)[:-1].tolist()]
+    ids, positions = np.zeros(shape[0] * shape[1], np.int64), np.zeros(shape[0] * shape[1], np.int64)
+    source: list[Any] = [None] * len(sequences)
+    last = [0] * len(sequences)
+    layout = []
+    for start, row in zip(starts, rows, strict=True):
         prompt = sequences[row[0]].prompt
-        start = len(prompt)
-        ids[r, :start] = torch.tensor(prompt)
-        positions[r, :start] = torch.arange(start)
+        at = start + len(prompt)
+        ids[start:at], positions[start:at] = prompt, np.arange(len(prompt))
         for i in row:
             completion = sequences[i].completion
-            stop = start + len(completion)
-            ids[r, start:stop] = torch.tensor(completion)
-            positions[r, start:stop] = torch.arange(len(prompt), len(prompt) + len(completion))
-            mask[r, 0, start:stop, len(prompt) : start] = False
-            source[i] = [r * length + p for p in (len(prompt) - 1, *range(start, stop - 1))]
-            start = stop
-        used += start
-    last = [r * length + p for r, p in _ends(sequences, rows)]
+            stop = at + len(completion)
+            ids[at:stop], positions[at:stop] = completion, len(prompt) + np.arange(len(completion))
+            source[i] = [start + len(prompt) - 1, *range(at, stop - 1)]
+            last[i] = stop - 1
+            at = stop
+        layout.append(PackedRow(start, len(prompt), tuple(len(sequences[i].completion) for i in row)))
     return Pack(
-        input_ids=ids,
-        position_ids=positions,
-        attention_mask=mask if any(len(row) > 1 for row in rows) else None,
-        source=torch.tensor([p for positions_of in source for p in positions_of]),
-        target=torch.tensor([token for sequence in sequences for token in sequence.completion]),
-        last=torch.tensor(last),
+        input_ids=torch.from_numpy(ids).view(shape).to(device),
+        position_ids=torch.from_numpy(positions).view(shape).to(device),
+        attention=_attention(layout, form, device),
+        source=torch.tensor([p for of in source for p in of], device=device),
+        target=torch.tensor([token for sequence in sequences for token in sequence.completion], device=device),
+        last=torch.tensor(last, device=device),
         lengths=tuple(len(sequence.completion) for sequence in sequences),
-        _used=used,
+        tokens=sum(lengths),
     )
 
 
-def _ends(sequences: Sequence[TokenSequence], rows: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Return (packed row, position of the last token) of every sequence, in the order of the sequences."""
-    ends: dict[int, tuple[int, int]] = {}
-    for r, row in enumerate(rows):
-        end = len(sequences[row[0]].prompt)
-        for i in row:
-            end += len(sequences[i].completion)
-            ends[i] = (r, end - 1)
-    return [ends[i] for i in range(len(sequences))]
+def _attention(rows: Sequence[PackedRow], form: Form, device: torch.device | str) -> dict[str, Any]:
+    if form == "blocks":
+        return {"layout": PackedLayout(rows, device)}
+    return {"attention_mask": block_mask(rows, device)} if form == "flex" else {}
 
 
-def micro_batches(
-    groups: Sequence[Sequence[TokenSequence]], tokens: int, share: bool = True
-) -> list[list[int]]:
-    """Cut groups of sequences into micro-batches of at most ``tokens`` padded tokens; a group stays whole.
+def micro_batches(groups: Sequence[Sequence[TokenSequence]], tokens: int, form: Form = "blocks") -> list[list[int]]:
+    """Cut groups of sequences into micro-batches of at most ``tokens`` tokens, padding counted; a group stays whole.
 
     Groups of like length go together. A group longer than the limit gets a micro-batch of its own.
 
@@ -120,16 +102,17 @@ def micro_batches(
     """
     shapes = []
     for group in groups:
-        rows = share_prompts(group, share)
-        shapes.append((max(row_length(group, row) for row in rows), len(rows)))
+        lengths = [row_length(group, row) for row in share_prompts(group, form != "plain")]
+        shapes.append((max(lengths), len(lengths), sum(lengths)))
     batches: list[list[int]] = []
-    longest, count = 0, 0
+    longest, count, total = 0, 0, 0
     for i in sorted(range(len(groups)), key=lambda i: (-shapes[i][0], i)):
-        length, rows_of = shapes[i]
-        if batches and max(longest, length) * (count + rows_of) <= tokens:
+        length, rows_of, size = shapes[i]
+        filled = max(longest, length) * (count + rows_of) if form == "plain" else total + size
+        if batches and filled <= tokens:
             batches[-1].append(i)
-            count += rows_of
+            count, total = count + rows_of, total + size
         else:
             batches.append([i])
-            longest, count = length, rows_of
+            longest, count, total = shapes[i]
     return batches

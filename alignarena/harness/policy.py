@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignarena.core.contract import Rows, Sampling
-from alignarena.harness.backbone import BASE, Backbone
+from alignarena.harness.backbone import Backbone
+from alignarena.harness.weights import BASE
 
 if TYPE_CHECKING:
     from alignarena.harness.lab import HarnessLab

@@ -1,4 +1,4 @@
-"""Sampling: each prompt prefilled once, its cache repeated n times, finished rows dropped as they end.
+"""Sampling: each prompt prefilled once for all its completions, finished rows dropped as they end.
 
 Every completion owns its random numbers, one a token, drawn from (seed, stream, prompt, sample): what is sampled does
 not depend on which prompts share a batch.
@@ -6,22 +6,19 @@ not depend on which prompts share a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers.cache_utils import Cache
 
 from alignarena.core.contract import Sampling
 from alignarena.core.seeds import generator
 from alignarena.harness.backbone import Backbone
-from alignarena.harness.kv_cache import roomy_cache
+from alignarena.harness.rollout import start
 from alignarena.harness.tokens import Ids
 
-_BLOCK = 256  # tokens of the vocabulary summed at once
 _SHRINK_AT = 0.25  # share of finished rows at which the batch is cut down: each cut copies the cache
 
 
@@ -61,9 +58,10 @@ def sample(
         For each prompt, its n samples.
     """
     found: list[list[Sample]] = [[] for _ in prompts]
-    backbone.switch(adapter)
     for batch in _batches(backbone, prompts, draws):
-        samples = _sample_batch(backbone, [prompts[i] for i in batch], [draws[i] for i in batch], sampling)
+        # one autocast around all steps: weights in training are cast once
+        with backbone.sampling(adapter):
+            samples = _sample_batch(backbone, adapter, [prompts[i] for i in batch], [draws[i] for i in batch], sampling)
         for i, samples_of in zip(batch, samples, strict=True):
             found[i] = samples_of
         done(len(batch), sum(len(s.completion) for group in samples for s in group))
@@ -71,13 +69,13 @@ def sample(
 
 
 def _batches(backbone: Backbone, prompts: Sequence[Ids], draws: Sequence[Any]) -> list[list[int]]:
-    """Cut prompts, longest first, into batches whose cache stays within eight training batches of tokens."""
-    limit = 8 * backbone.config.tokens_per_batch
+    """Cut prompts, longest first, into batches whose cache stays within sixteen training batches of tokens."""
+    limit = 16 * backbone.config.tokens_per_batch
     batches: list[list[int]] = []
     used = limit
     for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
         n, length = draws[i].shape
-        cost = n * (len(prompts[i]) + length)
+        cost = len(prompts[i]) + n * length
         if used + cost > limit:
             batches.append([])
             used = 0
@@ -87,111 +85,37 @@ def _batches(backbone: Backbone, prompts: Sequence[Ids], draws: Sequence[Any]) -
 
 
 def _sample_batch(
-    backbone: Backbone, prompts: Sequence[Ids], draws: Sequence[Any], sampling: Sampling
+    backbone: Backbone, adapter: str, prompts: Sequence[Ids], draws: Sequence[Any], sampling: Sampling
 ) -> list[list[Sample]]:
-    device, n = backbone.accelerator.device, [len(d) for d in draws]
-    repeats = torch.tensor(n, device=device)
-    cache = roomy_cache()
-    mask = _left_padded(prompts).to(device)
-    ids = torch.zeros_like(mask)
-    for row, prompt in enumerate(prompts):
-        ids[row, mask.shape[1] - len(prompt) :] = torch.tensor(prompt, device=device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = _step(backbone, ids, mask, positions, cache)
-    if len(set(n)) == 1:
-        cache.batch_repeat_interleave(n[0])
-    else:
-        cache.batch_select_indices(torch.repeat_interleave(torch.arange(len(n), device=device), repeats))
-    logits, mask = logits.repeat_interleave(repeats, 0), mask.repeat_interleave(repeats, 0)
-    position = positions[:, -1:].repeat_interleave(repeats, 0)
+    device = backbone.accelerator.device
+    repeats = torch.tensor([len(d) for d in draws], device=device)
     numbers = torch.tensor(np.concatenate(draws), dtype=torch.float64, device=device)
-
-    completions: list[list[int]] = [[] for _ in range(len(numbers))]
-    logps: list[list[float]] = [[] for _ in range(len(numbers))]
+    tokens = torch.full(numbers.shape, -1, device=device)
+    logps = torch.zeros(numbers.shape, device=device)
+    rollout = start(backbone, adapter, prompts, repeats)
     alive = torch.arange(len(numbers), device=device)  # which completion each row of the batch is
     running = torch.ones(len(numbers), dtype=torch.bool, device=device)
     for t in range(numbers.shape[1]):
-        token, logp = choose(logits, numbers[alive, t], sampling)
-        for row, completion in enumerate(alive.tolist()):
-            if running[row]:
-                completions[completion].append(int(token[row]))
-                logps[completion].append(float(logp[row]))
+        token, logp = rollout.choose(numbers[alive, t], sampling)
+        tokens[alive, t], logps[alive, t] = token, logp
         running &= token != backbone.tokens.eos_id
         left = int(running.sum())
         if left == 0 or t == numbers.shape[1] - 1:
             break
         if left <= (1 - _SHRINK_AT) * len(running):
             keep = running.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
+            rollout.keep(keep)
             alive, running, token = alive[keep], running[keep], token[keep]
-            mask, position = mask[keep], position[keep]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        position = position + 1
-        logits = _step(backbone, token[:, None], mask, position, cache)
-    flat = iter(Sample(tuple(c), tuple(p)) for c, p in zip(completions, logps, strict=True))
-    return [[next(flat) for _ in range(count)] for count in n]
+        rollout.extend(token)
+    flat = iter(_cut(tokens.tolist(), logps.tolist(), backbone.tokens.eos_id))
+    return [[next(flat) for _ in range(count)] for count in repeats.tolist()]
 
 
-def _step(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-    """Return logits (B, V) after the last position, extending the cache."""
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
-    with backbone.autocast():
-        if not backbone.plain_head:
-            return backbone.causal_lm(**inputs, use_cache=True, logits_to_keep=1).logits[:, -1].float()  # type: ignore[no-any-return]
-        hidden = backbone.decoder(**inputs, use_cache=True).last_hidden_state[:, -1]
-        # cut to (B, D) first: on a strided (B, 1, D) torch copies the head once a row, gigabytes of it
-        return backbone.head(hidden.contiguous()).float()  # type: ignore[no-any-return]
-
-
-def choose(logits: Tensor, numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Draw one token a row by inverting the cumulative distribution at one uniform number.
-
-    Args:
-        logits: (B, V), fp32.
-        numbers: (B,) in [0, 1).
-        sampling: Temperature 0 is greedy; ``top_p`` keeps the smallest set of tokens with that mass.
-
-    Returns:
-        Tokens (B,) and their log-probs (B,) in nats under the untempered distribution.
-    """
-    norm = logits.logsumexp(1)
-    if sampling.temperature == 0:
-        token = logits.argmax(1)
-    else:
-        scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
-        top = norm if sampling.temperature == 1 else scaled.logsumexp(1)
-        probs = (scaled - top[:, None]).exp_()
-        token = _invert(_nucleus(probs, sampling.top_p) if sampling.top_p < 1 else probs, numbers)
-    return token, logits.gather(1, token[:, None])[:, 0] - norm
-
-
-def _invert(probs: Tensor, numbers: Tensor) -> Tensor:
-    """Return where the cumulative distribution passes each number: first its block, then its place in the block.
-
-    Summing blocks is several times faster than a cumulative sum over the vocabulary.
-    """
-    rows, width = torch.arange(len(probs), device=probs.device), _BLOCK
-    blocks = torch.nn.functional.pad(probs, (0, -probs.shape[1] % width)).view(len(probs), -1, width)
-    upto = blocks.sum(2).double().cumsum(1)
-    goal = numbers * upto[:, -1]
-    block = torch.searchsorted(upto, goal[:, None], right=True)[:, 0].clamp(max=upto.shape[1] - 1)
-    before = torch.where(block > 0, upto[rows, (block - 1).clamp(min=0)], 0.0)
-    within = blocks[rows, block].double().cumsum(1)
-    place = torch.searchsorted(within, (goal - before)[:, None], right=True)[:, 0]
-    possible = torch.arange(width, device=probs.device) * (blocks[rows, block] > 0)
-    return block * width + torch.minimum(place, possible.amax(1))  # rounding never lands on a token of probability 0
-
-
-def _nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Zero all but the most probable tokens that together reach ``top_p``."""
-    ordered, index = probs.sort(1, descending=True)
-    outside = ordered.cumsum(1) - ordered >= top_p
-    return torch.zeros_like(probs).scatter(1, index, ordered.masked_fill(outside, 0.0))
-
-
-def _left_padded(prompts: Sequence[Ids]) -> Tensor:
-    width = max(len(prompt) for prompt in prompts)
-    return torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+def _cut(tokens: list[list[int]], logps: list[list[float]], eos_id: int) -> Iterator[Sample]:
+    """Yield completions up to their first EOS: what a row drew after it means nothing."""
+    for ids, of_ids in zip(tokens, logps, strict=True):
+        length = ids.index(eos_id) + 1 if eos_id in ids else len(ids)
+        yield Sample(tuple(ids[:length]), tuple(of_ids[:length]))
 
 
 def sampled_row(row: Mapping[str, Any], prompt: Ids, index: int, drawn: Sample, backbone: Backbone) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,14 @@ from alignarena.core.errors import BudgetUsedUp, RunFailed
 from alignarena.core.feedback import Standardised
 from alignarena.core.records import Ledger
 from alignarena.core.seeds import derive, generator
-from alignarena.harness.backbone import BASE, Backbone
+from alignarena.harness.backbone import Backbone
 from alignarena.harness.batches import Collator, Example, examples, grouped, sequences_of
 from alignarena.harness.checkpoint import Checkpoint
 from alignarena.harness.meter import Meter
 from alignarena.harness.packing import micro_batches
 from alignarena.harness.progress import Stage
 from alignarena.harness.tokens import TokenSequence
+from alignarena.harness.weights import BASE
 
 POLICY, VALUE = "training-policy", "training-value"
 Frozen = dict[str, dict[TokenSequence, Tensor]]  # pass -> sequence -> (T,)
@@ -55,7 +56,12 @@ class Fit:
     stopped: str = "finished"
 
     def run(self, checkpoint_folder: Any) -> None:
-        """Train; the result is in the adapter ``training-policy`` (and its head)."""
+        """Train; the result is in the variant ``training-policy`` (and its head)."""
+        for _ in self.each_step(checkpoint_folder):
+            pass
+
+    def each_step(self, checkpoint_folder: Any) -> Generator[dict[str, Any]]:
+        """Train one optimiser step a time; yields the log line of each."""
         self.backbone.reference = self.start
         adapters = self._add_adapters()
         try:
@@ -64,7 +70,7 @@ class Fit:
                 checkpoint = Checkpoint(checkpoint_folder, self.backbone, adapters, optimizer)
                 done = self._resume(checkpoint)
                 try:
-                    self._phases(parameters, optimizer, checkpoint, done)
+                    yield from self._phases(parameters, optimizer, checkpoint, done)
                 except BudgetUsedUp:
                     self.stopped = "budget"
         finally:
@@ -108,7 +114,7 @@ class Fit:
 
     def _phases(
         self, parameters: list[Any], optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, done: tuple[int, int]
-    ) -> None:
+    ) -> Iterator[dict[str, Any]]:
         for number in range(done[0], self.experience.phases):
             if not self.budget_left():
                 raise BudgetUsedUp
@@ -132,6 +138,7 @@ class Fit:
                 at_end = step + 1 == phase.total_steps
                 if checkpoint.due and (at_end or repeatable):
                     self._save(checkpoint, *((number + 1, 0) if at_end else (number, step + 1)), phase.total_steps)
+                yield self.log[-1]
 
     def _save(self, checkpoint: Checkpoint, phase: int, step: int, steps: int) -> None:
         share = step / steps
@@ -176,7 +183,8 @@ class Fit:
         norms = {name: torch.nn.utils.clip_grad_norm_(self.backbone.parameters_of(name), self.schedule.max_grad_norm)
                  for name in sorted(self.backbone.trainable)}  # fmt: skip
         optimizer.step()
-        self.meter.add(trained_tokens=tokens, optimizer_steps=1, flops=6.0 * self.backbone.parameters * tokens)
+        per_token = self.backbone.weights.flops_per_token * self.backbone.parameters
+        self.meter.add(trained_tokens=tokens, optimizer_steps=1, flops=per_token * tokens)
         self.stage.advance(1 / phase.total_steps, tokens)
         line = {"phase": phase.number, "step": len(self.log), **sums, "learning_rate": rate}
         self.log.append({**line, "grad_norm": float(norms[POLICY]), "tokens": tokens, **self.state})
@@ -270,8 +278,7 @@ class Phase:
         accelerator, backbone = self.fit.backbone.accelerator, self.fit.backbone
         mine = self._chosen(step)[accelerator.process_index :: accelerator.num_processes]
         groups = [[self.items[i] for i in self.groups[g]] for g in mine]
-        limit, share = backbone.config.tokens_per_batch, backbone.shares_prompts
-        cut = micro_batches([sequences_of(g) for g in groups], limit, share)
+        cut = micro_batches([sequences_of(g) for g in groups], backbone.config.tokens_per_batch, backbone.form)
         return [[example for g in part for example in groups[g]] for part in cut]
 
     def divisor(self, step: int) -> float:

@@ -11,9 +11,10 @@ from torch.testing import assert_close
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaModel
 
 from alignarena.core.errors import BadInput
-from alignarena.harness.backbone import BASE, Backbone
+from alignarena.harness.backbone import Backbone
 from alignarena.harness.packing import pack
 from alignarena.harness.tokens import TokenSequence
+from alignarena.harness.weights import BASE
 
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -40,7 +41,8 @@ def backbone(tiny_backbone: Backbone) -> Iterator[Backbone]:
 
 
 def test_the_tiny_model_takes_the_fast_paths(backbone: Backbone) -> None:
-    assert (backbone.shares_prompts, backbone.plain_head, backbone.precision) == (True, True, "fp32")
+    assert (backbone.form, backbone.precision) == ("blocks", "fp32")
+    assert backbone.shares_prompts and backbone.plain_head
 
 
 @pytest.mark.parametrize("adapter", [BASE, "one"])
@@ -91,10 +93,10 @@ def test_two_adapters_train_at_once_and_the_rest_stay_frozen(backbone: Backbone)
             adapter = [p for p in backbone.parameters_of(name) if p.dim() == 2][:-1]
             assert all(p.grad is not None and p.grad.norm() > 0 for p in adapter)
     trained = {id(p) for name in ("one", "two") for p in backbone.parameters_of(name)}
-    assert all(p.grad is None for p in backbone.model.parameters() if id(p) not in trained)
+    assert all(p.grad is None for p in backbone.weights.model.parameters() if id(p) not in trained)
 
 
-@pytest.mark.parametrize("dropped", ["attention_mask", "position_ids"])
+@pytest.mark.parametrize("dropped", ["layout", "position_ids"])
 def test_a_model_that_ignores_masks_or_positions_shares_no_prompts(
     tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, dropped: str
 ) -> None:
@@ -105,7 +107,7 @@ def test_a_model_that_ignores_masks_or_positions_shares_no_prompts(
 
     monkeypatch.setattr(LlamaModel, "forward", deaf)
     made = Backbone(tiny_model.config(tiny_model_dir))
-    assert (made.shares_prompts, made.plain_head) == (False, True)
+    assert (made.form, made.shares_prompts, made.plain_head) == ("plain", False, True)
     monkeypatch.setattr(LlamaModel, "forward", forward)
     sequences = LAYOUTS["ragged pairs"]
     with torch.no_grad():
@@ -154,7 +156,7 @@ def test_few_adapters_stay_in_memory_and_those_in_training_always(backbone: Back
     with backbone.training("kept"):
         for i in range(12):
             backbone.load(f"other {i}", tmp_path)
-        loaded = set(backbone.model.peft_config)
+        loaded = set(backbone.weights.model.peft_config)
     assert {"kept", "other 11"} <= loaded
     assert "other 0" not in loaded
     for name in loaded - {"blank", "one", "two"}:

@@ -11,10 +11,11 @@ from alignarena.core.contract import Sampling
 from alignarena.core.errors import BadInput, RunFailed
 from alignarena.core.model import ModelConfig
 from alignarena.harness import models
-from alignarena.harness.backbone import BASE, Backbone
+from alignarena.harness.backbone import Backbone
 from alignarena.harness.models import load_pretrained, resolve_model
 from alignarena.harness.sampler import sample, uniforms
 from alignarena.harness.tokens import TokenSequence
+from alignarena.harness.weights import BASE
 
 EMBEDDED = "smollm2-135m-instruct"
 

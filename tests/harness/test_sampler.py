@@ -13,9 +13,11 @@ from toy_task import prompts
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from alignarena.core.contract import Sampling
-from alignarena.harness.backbone import BASE, Backbone
-from alignarena.harness.sampler import Sample, choose, sample, uniforms
+from alignarena.harness.backbone import Backbone
+from alignarena.harness.draw import choose
+from alignarena.harness.sampler import Sample, sample, uniforms
 from alignarena.harness.tokens import TokenSequence
+from alignarena.harness.weights import BASE
 
 LENGTH = 12
 
@@ -72,7 +74,7 @@ def test_small_batches_draw_the_same(backbone: Backbone, monkeypatch: pytest.Mon
     rows, seen = prompts().to_list(), []
     together = ids(draw(backbone, rows, 4))
     numbers = [uniforms(0, "s", row["prompt_id"], 4, LENGTH) for row in rows]
-    monkeypatch.setattr(backbone, "config", tiny_model.config(backbone.config.model_name_or_path, tokens_per_batch=8))
+    monkeypatch.setattr(backbone, "config", tiny_model.config(backbone.config.model_name_or_path, tokens_per_batch=4))
     apart = sample(backbone, BASE, [backbone.tokens.prompt_of(row) for row in rows], numbers, Sampling(),
                    lambda count, tokens: seen.append((count, tokens)))  # fmt: skip
     assert ids(apart) == together
@@ -108,7 +110,7 @@ def skewed(width: int, seed: int = 0) -> torch.Tensor:
 def test_tokens_follow_the_tempered_distribution(width: int, temperature: float) -> None:
     logits, count = skewed(width), 20_000
     numbers = torch.tensor(np.random.default_rng(0).random(count))
-    tokens, logps = choose(logits.expand(count, -1), numbers, Sampling(temperature=temperature))
+    tokens, logps = choose(logits.repeat(count, 1), numbers, Sampling(temperature=temperature))
     probs = torch.softmax(logits.double() / temperature, 0).numpy()
     counts = np.bincount(tokens.numpy(), minlength=width)
     likely = probs * count >= 5
@@ -137,7 +139,7 @@ def test_temperature_0_is_greedy_and_extreme_numbers_stay_in_the_vocabulary() ->
     assert torch.equal(greedy, logits.argmax(1))
     logits[:, 250:] = -torch.inf  # nothing beyond is possible, nor before
     logits[:, :10] = -torch.inf
-    tokens, logps = choose(logits, numbers, Sampling())
+    tokens, logps = choose(logits.clone(), numbers, Sampling())
     assert ((tokens >= 10) & (tokens < 250)).all()
     assert torch.isfinite(logps).all()
 

@@ -80,7 +80,7 @@ def test_micro_batches_change_neither_losses_nor_weights(
         lab = new_lab(cache=tmp_path / str(tokens))
         fitted = FITS[name](lab)
         logs.append(log(fitted))
-        states.append(lab.backbone.state(fitted.load(lab.backbone)))
+        states.append(lab.backbone.weights.state(fitted.load(lab.backbone)))
         lab.backbone.drop(fitted.digest)
     assert len(logs[0]) == len(logs[1]) > 1
     for one, other in zip(*logs, strict=True):

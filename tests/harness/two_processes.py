@@ -50,7 +50,7 @@ def results(backbone: Backbone, cache: Path) -> tuple[dict[str, Any], dict[str, 
     tensors = {
         f"{name} {key}": value.clone()
         for name, policy in {**policies, "reward model": model}.items()
-        for key, value in backbone.state(policy.load(backbone)).items()  # type: ignore[attr-defined]
+        for key, value in backbone.weights.state(policy.load(backbone)).items()  # type: ignore[attr-defined]
     }
     return plain, tensors
 
