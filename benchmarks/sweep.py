@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from accelerate import PartialState
 from alignarena.benchmarks.cell import Bench, cell_digest, run_cell
 from alignarena.benchmarks.datasets import load_dataset_splits
 from alignarena.benchmarks.heldout import reward_model_table
+from alignarena.benchmarks.jobs import chosen_jobs
 from alignarena.benchmarks.provenance import now, provenance
+from alignarena.benchmarks.side_by_side import CellKey, Ended, SideBySide
 from alignarena.benchmarks.start import Start
 from alignarena.benchmarks.suite import Suite, build_method, load_suite, resolved, suite_digest
 from alignarena.core import registry
@@ -30,6 +33,9 @@ from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.progress import StageProgress
 from alignarena.results.store import RunFolder
 
+_MEMORY_OF_ONE = "one process"
+_MEMORY_OF_SEVERAL = "the sum of the peaks of {} workers and the process that started them: at most this at once"
+
 
 def run(
     suite: str,
@@ -38,6 +44,7 @@ def run(
     seeds: Sequence[int] | None = None,
     set: Mapping[str, Any] | None = None,
     method_files: Sequence[str | Path] = (),
+    jobs: int | None = None,
 ) -> tuple[Path, list[str]]:
     """Run a suite into a folder, or go on with what a folder lacks.
 
@@ -48,6 +55,7 @@ def run(
         seeds: Training seeds; the suite's by default.
         set: Dotted keys to values, as ``--set`` gives them.
         method_files: Loose files whose methods are registered first.
+        jobs: Cells at a time, each in a worker process; by default one a GPU, or one for 8 cores.
 
     Returns:
         The run folder, and the cells that failed as ``METHOD/SEED``; one failure never ends the others.
@@ -57,7 +65,8 @@ def run(
     """
     plan = planned(suite, methods, seeds, set, method_files)
     folder = RunFolder(Path(out) if out else Path("runs") / plan.name)
-    return folder.path, Sweep(plan, folder, method_files).run()
+    jobs = chosen_jobs(jobs, plan.methods, method_files)
+    return folder.path, Sweep(plan, folder, method_files).run(jobs)
 
 
 def planned(
@@ -82,13 +91,27 @@ def _narrowed(plan: Suite, methods: Sequence[str] | None, seeds: Sequence[int] |
 
 
 class Sweep:
-    """A plan and its folder. The model is loaded when a cell first needs it: a finished run needs none."""
+    """A plan and its folder. The model is loaded when a cell first needs it: a finished run needs none.
+
+    Args:
+        plan: The suite as it runs.
+        folder: Where the cells go.
+        files: Loose method files that were loaded.
+        cache: Where stages are kept; the user's by default.
+        notes_provenance: Whether this process writes provenance.json; of several workers, one does.
+    """
 
     def __init__(
-        self, plan: Suite, folder: RunFolder, files: Sequence[str | Path] = (), cache: Cache | None = None
+        self,
+        plan: Suite,
+        folder: RunFolder,
+        files: Sequence[str | Path] = (),
+        cache: Cache | None = None,
+        notes_provenance: bool = True,
     ) -> None:
         self.plan, self.folder, self.files, self.cache = plan, folder, files, cache or Cache()
         self._is_main = PartialState().is_main_process  # only the first process writes to the folder
+        self._notes_provenance = notes_provenance and self._is_main
         self.progress = StageProgress(silent=not self._is_main)
         self.methods = {
             name: shared_settings(build_method(name, given), given, plan) for name, given in plan.methods.items()
@@ -98,20 +121,28 @@ class Sweep:
         self._backbone: Backbone | None = None
         self._seeds: dict[int, tuple[Start, Bench]] = {}
 
-    def run(self) -> list[str]:
-        """Run every cell that is not done; return those that failed."""
+    def run(self, jobs: int = 1) -> list[str]:
+        """Run every cell that is not done, ``jobs`` at a time; return those that failed."""
         if self._is_main:
             self._claim_folder()
         todo = [(name, seed) for seed in self.plan.seeds for name in self.methods if not self._done(name, seed)]
         before, started = float(self.folder.status.get("machine_seconds", 0.0)), time.perf_counter()
-        failed = []
+        jobs = min(jobs, len(todo))
+        ended = dict[CellKey, bool]()
+        with closing(self._side_by_side(todo, jobs) if jobs > 1 else self._in_turn(todo)) as ends:
+            for cell, done, peak in ends:
+                ended[cell] = done
+                self._note_machine(before + time.perf_counter() - started, peak, jobs)
+        return [f"{name}/{seed}" for name, seed in todo if not ended[name, seed]]
+
+    def _in_turn(self, todo: Sequence[CellKey]) -> Generator[Ended, None, None]:
         for name, seed in todo:
-            if not self._attempt(name, seed):
-                failed.append(f"{name}/{seed}")
-            self._note_machine(before + time.perf_counter() - started)
+            yield Ended((name, seed), self.attempt(name, seed), lifetime_peak_mib())
         if todo:
-            self._finish()
-        return failed
+            self.finish(todo[0][1])
+
+    def _side_by_side(self, todo: Sequence[CellKey], jobs: int) -> Generator[Ended, None, None]:
+        return SideBySide(self.folder, list(self.methods), self.plan.seeds, self.files, jobs).run(todo)
 
     def seed(self, seed: int) -> tuple[Start, Bench]:
         """Return what the cells of a seed share; loads the model and the data when first asked."""
@@ -124,52 +155,97 @@ class Sweep:
             self._seeds[seed] = start, Bench(start, start.lab())
         return self._seeds[seed]
 
-    def _attempt(self, name: str, seed: int) -> bool:
-        ready = None
-        try:
+    def attempt(self, name: str, seed: int) -> bool:
+        """Run a cell; return whether it is done. Whatever the method did wrong is written down as its failure.
+
+        Raises:
+            AlignArenaError: What would fail every method alike: shared work, a wrong input, a full disk.
+        """
+        with self._full_disk_explained():
             ready = self._prepared(seed)
-            if self._is_main:
-                self.folder.mark(name, seed, "RUNNING")
-            run_cell(*ready, name, self.methods[name], self.folder)
-        except Exception as error:
-            if _disk_is_full(error) and not isinstance(error, RunFailed):
-                raise RunFailed(
-                    f"no space left for {self.folder.path} or the cache {self.cache.root}; free some, then run the "
-                    "same command again (what was computed is kept)"
-                ) from error
-            # Shared work, a wrong input and a full disk fail every method alike: they are no method's failure.
-            if ready is None or isinstance(error, BadInput) or _disk_is_full(error):
-                raise
-            if self._is_main:
-                self.folder.fail_cell(name, seed, f"{type(error).__name__}: {error}", traceback.format_exc())
-            return False
+            try:
+                if self._is_main:
+                    self.folder.mark(name, seed, "RUNNING")
+                run_cell(*ready, name, self.methods[name], self.folder)
+            except Exception as error:
+                if _ends_the_run(error):
+                    raise
+                if self._is_main:
+                    self.folder.fail_cell(name, seed, f"{type(error).__name__}: {error}", traceback.format_exc())
+                return False
         return True
 
+    def share(self, seed: int) -> None:
+        """Make what the cells of a seed have in common: it is then in the cache when several of them look for it.
+
+        That is the SFT policy and its answers, the reward model with the preferences under it where an evaluator or a
+        method of this plan takes it, and the win rate's judge. What else two cells happen to share the first one makes
+        while the other waits at the cache's lock.
+
+        Raises:
+            AlignArenaError: As :meth:`attempt`.
+        """
+        with self._full_disk_explained():
+            _, bench = self._prepared(seed)
+            try:
+                self._make_shared(bench)
+            except Exception as error:
+                if _ends_the_run(error):
+                    raise  # any other is met again by each cell that needs the piece, as its failure
+
+    def _make_shared(self, bench: Bench) -> None:
+        evaluators = self.plan.evaluators
+        if "win_rate" in evaluators or "sft" in self.methods:
+            _ = bench.baseline
+        taken = [getattr(method, "reward_model", None) for method in self.methods.values()]
+        if "proxy" in evaluators or self.plan.reward_model in taken:
+            _ = bench.proxy
+        if "win_rate" in evaluators:
+            _ = bench.judge
+
     def _prepared(self, seed: int) -> tuple[Start, Bench]:
-        """Make what all methods share: a failure of it is then not taken for a method's."""
+        """Make what all methods start from: a failure of it is then not taken for a method's."""
         fresh = self._backbone is None
         start, bench = self.seed(seed)
-        if fresh and self._is_main:
+        if fresh and self._notes_provenance:
             noted = provenance(self.plan, self.methods, start.backbone, self.files, self.folder.provenance)
             self.folder.write_json("provenance.json", noted)
         self.progress.cell = f"shared/{seed}"
         _ = bench.sft
         return start, bench
 
-    def _note_machine(self, seconds: float) -> None:
-        if self._is_main:
-            peak = max(lifetime_peak_mib(), float(self.folder.status.get("machine_peak_memory_mib", 0.0)))
-            self.folder.update_status(machine_seconds=seconds, machine_peak_memory_mib=peak)
+    @contextmanager
+    def _full_disk_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if _disk_is_full(error) and not isinstance(error, RunFailed):
+                raise RunFailed(
+                    f"no space left for {self.folder.path} or the cache {self.cache.root}; free some, then run the "
+                    "same command again (what was computed is kept)"
+                ) from error
+            raise
 
-    def _finish(self) -> None:
-        _, bench = next(iter(self._seeds.values()))
-        table = reward_model_table(bench) if bench.heldout else None  # every process has a share in this
-        if not self._is_main:
-            return
-        if table is not None:
-            self.folder.write_json("extra/reward_models.json", table)
-        self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
-        self.folder.write_results_parquet()
+    def _note_machine(self, seconds: float, peak_memory_mib: float, jobs: int) -> None:
+        if self._is_main:
+            status = self.folder.status
+            changes: dict[str, Any] = {"machine_seconds": seconds}
+            if peak_memory_mib >= float(status.get("machine_peak_memory_mib", 0.0)):
+                changes["machine_peak_memory_mib"] = peak_memory_mib
+                changes["machine_peak_memory_of"] = _MEMORY_OF_ONE if jobs == 1 else _MEMORY_OF_SEVERAL.format(jobs)
+            self.folder.update_status(**changes)
+
+    def finish(self, seed: int) -> None:
+        """Write what a run adds to its cells: the table of reward models, at one seed, and results.parquet."""
+        with self._full_disk_explained():
+            _, bench = self.seed(seed)
+            table = reward_model_table(bench) if bench.heldout else None  # every process has a share in this
+            if not self._is_main:
+                return
+            if table is not None:
+                self.folder.write_json("extra/reward_models.json", table)
+            self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
+            self.folder.write_results_parquet()
 
     def _done(self, name: str, seed: int) -> bool:
         if self.folder.state(name, seed) != "DONE":
@@ -193,6 +269,11 @@ class Sweep:
             merged["seeds"] = sorted({*self.folder.suite.get("seeds", ()), *merged["seeds"]})
         self.folder.write_suite(merged)
         self.folder.update_status(suite_digest=digest)
+
+
+def _ends_the_run(error: Exception) -> bool:
+    """Tell whether an error is no method's failure: a wrong input or a full disk fails every method alike."""
+    return isinstance(error, BadInput) or _disk_is_full(error)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

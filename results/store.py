@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import yaml
+from filelock import FileLock
 
 from alignarena.core.errors import BadInput
 from alignarena.core.files import append_jsonl, atomic_write, dump_json, read_json, read_jsonl, write_json, write_jsonl
@@ -133,12 +134,18 @@ class RunFolder:
         write_json(self.path / name, value)
 
     def update_status(self, **changes: Any) -> None:
-        """Change fields of status.json; only the process that owns the run may call this."""
-        self.write_json("status.json", {**self.status, **changes})
+        """Change fields of status.json; of several processes that do so, none undoes what another wrote."""
+        with self._only_writer:
+            self.write_json("status.json", {**self.status, **changes})
 
     def mark(self, method: str, seed: int, state: State) -> None:
         """Set the state of one cell in status.json."""
-        self.update_status(cells={**self.status.get("cells", {}), f"{method}/{seed}": state})
+        with self._only_writer:
+            self.update_status(cells={**self.status.get("cells", {}), f"{method}/{seed}": state})
+
+    @cached_property
+    def _only_writer(self) -> FileLock:
+        return FileLock(self.path / ".status.lock")
 
     # Cells
 

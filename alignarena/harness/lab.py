@@ -48,7 +48,7 @@ from alignarena.harness.tokens import TokenSequence
 from alignarena.harness.trainer import POLICY, Fit
 
 # Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
-REVISIONS = {"sample": 1, "score": 1, "prefer": 1, "revise": 1, "logps": 1, "fit": 1, "fit_reward_model": 1}
+REVISIONS = {"sample": 2, "score": 2, "prefer": 1, "revise": 1, "logps": 2, "fit": 2, "fit_reward_model": 2}
 Result = TypeVar("Result")
 
 

@@ -1,0 +1,90 @@
+"""How many cells run at a time on this machine, and what part of it each worker gets."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from alignarena.core import registry
+from alignarena.core.errors import BadInput
+from alignarena.harness.device import set_threads
+
+# Measured on 2 cores: two threads in one process do 1.9 times the work of one, so splitting few cores gains nothing.
+_CORES_A_JOB = 8
+# What a launcher tells the one process it started: workers that believed it would all meet at its port.
+_OF_A_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str | Path]) -> int:
+    """Return how many cells run at a time: what was asked for, else what the machine and the methods allow.
+
+    Args:
+        asked: By the user, or ``None``.
+        methods: The registered names that will run.
+        files: Method files that workers can load.
+
+    Raises:
+        BadInput: Not a positive number, or more than one where workers cannot be.
+    """
+    if asked is not None and asked < 1:
+        raise BadInput(f"--jobs {asked}: must be at least 1")
+    if asked == 1:
+        return 1
+    processes, only_here = PartialState().num_processes, list(_only_here(methods, files))
+    if asked is None:
+        return 1 if processes > 1 or only_here else _jobs_of_this_machine()
+    if processes > 1:
+        raise BadInput(f"--jobs {asked}: the {processes} processes of this launch share every cell; leave one out")
+    if only_here:
+        raise BadInput(
+            f"--jobs {asked}: the method {only_here[0]!r} is known to this process alone; put it in a file of its own "
+            "and give that as a method file"
+        )
+    return asked
+
+
+def _jobs_of_this_machine() -> int:
+    kind = PartialState().device.type
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    return max(1, set_threads() // _CORES_A_JOB) if kind == "cpu" else 1
+
+
+def _only_here(methods: Iterable[str], files: Sequence[str | Path]) -> Iterator[str]:
+    """Yield the methods that a fresh process would not find, such as one defined in a notebook."""
+    points = importlib.metadata.entry_points(group=registry.ENTRY_POINT_GROUP)
+    packages = {"alignarena", *(point.module.partition(".")[0] for point in points)}
+    given = {Path(file).resolve() for file in files}
+    for name in methods:
+        module = registry.find(name).module
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if module.partition(".")[0] not in packages and (file is None or Path(file).resolve() not in given):
+            yield name
+
+
+def threads(parts: int, jobs: int) -> int:
+    """Return the threads of so many of ``jobs`` equal parts of the cores (of OMP_NUM_THREADS, where that is set)."""
+    return max(1, set_threads() * parts // jobs)
+
+
+def environment(number: int, jobs: int) -> dict[str, str]:
+    """Return the environment of a worker: its threads, its GPU, and this process's own paths of modules."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    share = str(threads(1, jobs))
+    return {**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": share, "RAYON_NUM_THREADS": share, **_gpu(number)}
+
+
+def _gpu(number: int) -> dict[str, str]:
+    count = torch.cuda.device_count()
+    if not count:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else list(map(str, range(count)))
+    return {"CUDA_VISIBLE_DEVICES": devices[number % count]}

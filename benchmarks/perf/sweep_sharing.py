@@ -1,0 +1,108 @@
+"""``python -m alignarena.benchmarks.perf.sweep_sharing``: what a sweep saves by sharing, and how cost grows with size.
+
+Writes ``sweep.json``. Every run is a process of its own with an empty cache; nothing else may use the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignarena.core.errors import AlignArenaError, RunFailed
+from alignarena.core.files import read_json, write_json
+
+FILE = "sweep.json"
+BAR = 0.6
+TRAINED = ("sft", "dpo", "ppo", "rejection_sampling")  # of the quickstart; the others only sample
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process cost."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def sweep_sharing(suite: str, methods: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the cost of a sweep over the summed cost of its trained methods run alone.
+
+    Args:
+        suite: Name or file.
+        methods: The trained methods.
+        options: More arguments of ``alignarena run``.
+
+    Raises:
+        RunFailed: A run did not finish.
+    """
+    together = _run(suite, options)
+    alone = {method: _run(suite, ["--methods", method, *options]) for method in methods}
+    sums = {kind: sum(getattr(cost, kind) for cost in alone.values()) for kind in ("seconds", "cpu_seconds")}
+    return {
+        "name": "sweep_sharing", "suite": suite, "opponent": "its trained methods run alone, empty caches",
+        "ratio": together.seconds / sums["seconds"], "cpu_ratio": together.cpu_seconds / sums["cpu_seconds"],
+        "bar": BAR, "met": together.seconds / sums["seconds"] <= BAR,
+        "ours": together.seconds, "theirs": sums["seconds"], "unit": "seconds",
+        "together": together.__dict__, "alone": {method: cost.__dict__ for method, cost in alone.items()},
+    }  # fmt: skip
+
+
+def _run(suite: str, options: Sequence[str]) -> Cost:
+    """Run a suite in a process of its own, from an empty cache into a new folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "alignarena", "run", suite, "--out", str(Path(folder) / "run"), *options]
+        environment = {**os.environ, "ALIGNARENA_CACHE": str(Path(folder) / "cache")}
+        with open(Path(folder) / "log", "w+b") as log:
+            start = time.perf_counter()
+            actions = [(os.POSIX_SPAWN_DUP2, log.fileno(), 1), (os.POSIX_SPAWN_DUP2, log.fileno(), 2)]
+            child = os.posix_spawn(sys.executable, command, environment, file_actions=actions)
+            _, status, usage = os.wait4(child, 0)  # of this child and those it waited for, and of no other
+            seconds = time.perf_counter() - start
+            if os.waitstatus_to_exitcode(status):
+                log.seek(0)
+                last = log.read().decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+                raise RunFailed(f"{' '.join(command[1:])} did not finish: {last[0]}")
+        return Cost(seconds, usage.ru_utime + usage.ru_stime)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure both and write them."""
+    parser = argparse.ArgumentParser(prog="python -m alignarena.benchmarks.perf.sweep_sharing", description=__doc__)
+    parser.add_argument("--out", default="runs/bench", help="folder of sweep.json")
+    parser.add_argument("--only", choices=["growth", "sweep_sharing"], help="one of the two")
+    args = parser.parse_args(argv)
+    path = Path(args.out) / FILE
+    try:
+        for name, measure in {"growth": _growth, "sweep_sharing": _sharing}.items():
+            if args.only in (None, name):
+                write_json(path, read_json(path, {}) | {name: measure()})
+                print(f"{name}: written to {path}", flush=True)
+    except AlignArenaError as error:
+        print("bench-sweep:", error, file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def _sharing() -> dict[str, Any]:
+    return sweep_sharing("quickstart", TRAINED)
+
+
+def _growth() -> list[dict[str, Any]]:
+    from alignarena.benchmarks.perf.__main__ import quieten
+    from alignarena.benchmarks.perf.bench import new_bench
+    from alignarena.benchmarks.perf.growth import growth
+
+    quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        return growth(new_bench("smollm2-135m-instruct", 1, Path(folder)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,173 @@
+"""Independent cells at the same time, in worker processes: each has a part of the cores, or a GPU of its own.
+
+Every cell draws by names and takes shared stages from the cache, so what it computes depends neither on the others nor
+on their order: a run of two workers equals one of one byte for byte while their cells have as many threads. Another
+number of threads may add up in another order. Measured with 1 and 2 threads on CPU: SmolLM2-135M's logits and gradients
+are equal in bf16 and fp32; PPO on the tests' two-layer model ends with weights that differ by 1e-6, and with the same
+completions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from alignarena.benchmarks.jobs import environment, threads
+from alignarena.benchmarks.worker_display import WorkerDisplay
+from alignarena.benchmarks.worker_process import WorkerDied, WorkerProcess
+from alignarena.core import registry
+from alignarena.core.errors import BadInput, RunFailed
+from alignarena.harness.meter import lifetime_peak_mib
+from alignarena.results.store import RunFolder
+
+CellKey = tuple[str, int]  # method and seed
+
+
+class Ended(NamedTuple):
+    """A cell that is done or failed, and the most memory that the run can have had so far."""
+
+    cell: CellKey
+    done: bool
+    peak_memory_mib: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given to do, and how many of the machine's equal parts it takes."""
+
+    verb: Literal["share", "cell", "finish"]
+    seed: int
+    method: str = ""
+    parts: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name it for people."""
+        what = {"share": "shared", "cell": self.method, "finish": "results"}[self.verb]
+        return f"{what}/{self.seed}"
+
+
+class SideBySide:
+    """Runs cells in workers. What the cells of a seed share is made before them, with all that other seeds leave.
+
+    Seconds charged to a cell are those of its part of the machine.
+
+    Args:
+        folder: The run folder; workers build the plan again from the suite in it.
+        methods: The registered names of the plan.
+        seeds: Its seeds.
+        files: Loose method files.
+        jobs: The number of workers.
+    """
+
+    def __init__(
+        self, folder: RunFolder, methods: Sequence[str], seeds: Sequence[int], files: Sequence[str | Path], jobs: int
+    ) -> None:
+        self.folder, self.jobs = folder, jobs
+        self.display = WorkerDisplay(jobs)
+        plan = {
+            "folder": str(folder.path.resolve()),
+            "methods": list(methods),
+            "seeds": list(seeds),
+            "method_files": [str(Path(file).resolve()) for file in files],
+        }
+        self._workers = [
+            WorkerProcess({**plan, "notes_provenance": i == 0}, environment(i, jobs), self.display.say)
+            for i in range(jobs)
+        ]
+        self._running: dict[Future[dict[str, Any]], tuple[Task, int]] = {}
+
+    def run(self, todo: Sequence[CellKey]) -> Generator[Ended, None, None]:
+        """Yield the cells as they end, then finish the run.
+
+        Raises:
+            BadInput: A worker met a wrong input.
+            RunFailed: Shared work failed, or a disk is full. Cells under way are left as by a kill.
+        """
+        waiting = tasks(todo, self.jobs)
+        with self.display.shown(len(todo)), self._pool() as pool:
+            for worker in self._workers:
+                worker.start()  # all of them now: they import while the first makes what is shared
+            while waiting or self._running:
+                for task in startable(waiting, [task for task, _ in self._running.values()], self.jobs):
+                    waiting.remove(task)
+                    self._start(task, pool)
+                yield from self._ended()
+            self._start(Task("finish", todo[0][1], parts=self.jobs), pool)
+            yield from self._ended()
+
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
+        """Yield a thread a worker, to wait for its replies; no worker outlives the block."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                yield pool
+            finally:
+                for worker in self._workers:
+                    worker.close()
+                for worker in self._workers:
+                    worker.wait()
+
+    def _start(self, task: Task, pool: ThreadPoolExecutor) -> None:
+        busy = {number for _, number in self._running.values()}
+        free = [number for number in range(self.jobs) if number not in busy]
+        number = min(free, key=lambda number: not self._workers[number].alive)
+        worker = self._workers[number]
+        worker.start()
+        self.display.starts(number, task.name)
+        message = {"verb": task.verb, "seed": task.seed, "method": task.method,
+                   "threads": threads(task.parts, self.jobs)}  # fmt: skip
+        self._running[pool.submit(worker.do, message)] = task, number
+
+    def _ended(self) -> Iterator[Ended]:
+        """Wait until a task has ended; yield it if it is a cell."""
+        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            task, number = self._running.pop(future)
+            self.display.ends(number, task.verb == "cell")
+            done = self._done(task, future)
+            if task.verb == "cell":
+                peak = lifetime_peak_mib() + sum(worker.peak_memory_mib for worker in self._workers)
+                yield Ended((task.method, task.seed), done, peak)
+
+    def _done(self, task: Task, future: Future[dict[str, Any]]) -> bool:
+        try:
+            reply = future.result()
+        except WorkerDied as death:
+            if task.verb != "cell":
+                raise RunFailed(
+                    f"{task.name}: {death}; run the same command again (what was computed is kept)"
+                ) from None
+            self.folder.fail_cell(task.method, task.seed, str(death))
+            return False
+        if "error" in reply:
+            raise (BadInput if reply["exit_status"] == BadInput.exit_status else RunFailed)(reply["error"])
+        return bool(reply.get("done", True))
+
+
+def tasks(todo: Sequence[CellKey], jobs: int) -> list[Task]:
+    """Return the tasks of some cells in the order to start them.
+
+    Shared work comes first, its seeds dividing the machine between them. Of the cells the longest come first: methods
+    that sample as they train, then those that train, then baselines.
+    """
+    seeds = list(dict.fromkeys(seed for _, seed in todo))
+    parts = jobs // min(jobs, len(seeds))
+    rank = {"offline": 1, "baseline": 2}
+    cells = sorted(todo, key=lambda cell: rank.get(registry.find(cell[0]).family, 0))
+    return [Task("share", seed, parts=parts) for seed in seeds] + [Task("cell", seed, name) for name, seed in cells]
+
+
+def startable(waiting: Sequence[Task], running: Sequence[Task], jobs: int) -> list[Task]:
+    """Return the tasks that may start now: their parts are free, and what they share is made."""
+    free = jobs - sum(task.parts for task in running)
+    unshared = {task.seed for task in (*waiting, *running) if task.verb == "share"}
+    found = []
+    for task in waiting:
+        if task.parts <= free and (task.verb == "share" or task.seed not in unshared):
+            found.append(task)
+            free -= task.parts
+    return found
