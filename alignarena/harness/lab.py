@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 
@@ -39,7 +38,7 @@ from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.meter import Meter
-from alignarena.harness.packing import micro_batches
+from alignarena.harness.passes import Output, References, computed, whole_prompts
 from alignarena.harness.policy import AdapterPolicy, LivePolicy
 from alignarena.harness.progress import StageProgress
 from alignarena.harness.reward_model import RewardModel
@@ -208,7 +207,8 @@ class HarnessLab:
         def compute(folder: Path) -> None:
             with self.progress.stage(f"{verb.replace('_', ' ')} {type(loss).__name__}", experience.phases) as stage:
                 fit = Fit(
-                    backbone=self.backbone, start=start.load(self.backbone), experience=experience, loss=loss,
+                    backbone=self.backbone, start=start.load(self.backbone),
+                    references=References(self.backbone, self.cache, start.digest), experience=experience, loss=loss,
                     schedule=schedule, seed=derive(self.seed, verb), phase_lab=self, meter=self._metered(), stage=stage,
                     live=LivePolicy(digest=f"live {key}", adapter=POLICY), budget_left=lambda: not self.exhausted,
                     reads_scores=verb == "fit_reward_model",
@@ -340,32 +340,13 @@ class HarnessLab:
                   flops=2.0 * backbone.parameters * (read + new))  # fmt: skip
         return [row for samples in self._interleaved(made) for row in samples]
 
-    @torch.no_grad()
-    def _forward(self, rows: Rows, output: str, adapter: str) -> list[Any]:
+    def _forward(self, rows: Rows, output: Output, variant: str) -> list[Any]:
         """Return an output of the backbone for each row as plain numbers: ``logps`` (T,) or ``scores`` ()."""
-        backbone, accelerator = self.backbone, self.backbone.accelerator
         every = [self._sequence(row) for row in rows.to_list()]
-        by_prompt: dict[Any, list[TokenSequence]] = {}
-        for sequence in dict.fromkeys(every):
-            by_prompt.setdefault(sequence.prompt, []).append(sequence)
-        # a process gets whole prompts: split ones would be computed twice
-        groups = list(by_prompt.values())[accelerator.process_index :: accelerator.num_processes]
-        found: list[tuple[TokenSequence, Any]] = []
-        used = 0
-        with self.progress.stage(f"{output} of {len(rows)} completions", max(1, len(groups))) as bar:
-            for part in micro_batches(groups, 2 * backbone.config.tokens_per_batch, backbone.form):
-                sequences = [sequence for g in part for sequence in groups[g]]
-                packed = backbone.pack(sequences)
-                flat = getattr(backbone, output)(adapter, packed)
-                parts = flat.split(packed.lengths) if output == "logps" else flat.unbind()
-                found += zip(sequences, (part.tolist() for part in parts), strict=True)
-                used += packed.tokens
-                bar.advance(len(part), packed.tokens)
-        shards = gather_object([(found, used)])
-        used = sum(tokens for _, tokens in shards)
-        self._metered().add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
-        table = {sequence: value for pairs, _ in shards for sequence, value in pairs}
-        return [table[sequence] for sequence in every]
+        parts = whole_prompts(self.backbone, every)
+        with self.progress.stage(f"{output} of {len(rows)} completions", max(1, sum(map(len, parts)))) as bar:
+            table = computed(self.backbone, output, variant, parts, self._metered(), bar.advance)
+        return [table[sequence].tolist() for sequence in every]
 
     def _sequence(self, row: Mapping[str, Any]) -> TokenSequence:
         tokens = self.backbone.tokens

@@ -26,12 +26,12 @@ from alignarena.harness.batches import Collator, Example, examples, grouped, seq
 from alignarena.harness.checkpoint import Checkpoint
 from alignarena.harness.meter import Meter
 from alignarena.harness.packing import micro_batches
+from alignarena.harness.passes import Output, References, Table, computed
 from alignarena.harness.progress import Stage
 from alignarena.harness.tokens import TokenSequence
 from alignarena.harness.weights import BASE
 
 POLICY, VALUE = "training-policy", "training-value"
-Frozen = dict[str, dict[TokenSequence, Tensor]]  # pass -> sequence -> (T,)
 
 
 @dataclass
@@ -39,7 +39,8 @@ class Fit:
     """One fit under way. ``phase_lab`` is for rollouts: metered, not memoised, raising when the budget is used up."""
 
     backbone: Backbone
-    start: str  # adapter it starts from, and the reference model
+    start: str  # variant it starts from, and the reference model
+    references: References  # its log-probs
     experience: Experience
     loss: Loss
     schedule: Schedule
@@ -125,7 +126,7 @@ class Fit:
             repeatable = self.meter.ledger == charged and not self.loss.needs & {"old", "values"}
             items, dropped = examples(rows, self.loss, self.backbone.tokens)
             phase = Phase(self, number, items)
-            phase.freeze()
+            phase.freeze(shared=self.meter.ledger == charged)
             if first:  # all this was counted before the kill
                 self.state = state
                 self.meter.restore(charged)
@@ -216,40 +217,26 @@ class Phase:
         self.groups = grouped(items)
         self.steps_per_epoch = math.ceil(len(self.groups) / fit.schedule.batch_size)
         self.total_steps = self.steps_per_epoch * fit.schedule.num_train_epochs
-        self.frozen: Frozen = {}
+        self.frozen: dict[str, Table] = {}
         self.prepared: dict[str, Tensor] = {}
         self._place = {id(example): i for i, example in enumerate(items)}
 
     # -- what is fixed while the phase lasts ------------------------------------------------------------------------
 
     @torch.no_grad()
-    def freeze(self) -> None:
-        """Run the passes the loss needs, laid out as the first epoch will be, and let the loss prepare."""
-        backbone, needs = self.fit.backbone, self.fit.loss.needs
-        passes = {"reference": ("logps", self.fit.start), "old": ("logps", POLICY), "values": ("values", VALUE)}
-        wanted = {name: passes[name] for name in passes if name in needs}
-        micro = [part for step in range(self.steps_per_epoch) for part in self._micro(step)] if wanted else []
-        for name, (output, adapter) in wanted.items():
-            table: dict[TokenSequence, Tensor] = {}
-            used = 0
-            for part in micro:
-                sequences = sequences_of(part)
-                packed = backbone.pack(sequences)
-                flat = getattr(backbone, output)(adapter, packed)
-                table.update(zip(sequences, flat.split(packed.lengths), strict=True))
-                used += packed.tokens
-            self.frozen[name] = self._gathered(table)
-            used = sum(gather_object([used]))
-            self.fit.meter.add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
+    def freeze(self, shared: bool) -> None:
+        """Run the passes the loss needs and let it prepare; ``shared``: other fits may read the same rows."""
+        fit = self.fit
+        if "reference" in fit.loss.needs:
+            self.frozen["reference"] = fit.references.logps(fit.start, sequences_of(self.items), fit.meter, shared)
+        passes: dict[str, tuple[Output, str]] = {"old": ("logps", POLICY), "values": ("values", VALUE)}
+        for name, (output, variant) in passes.items():
+            if name in fit.loss.needs:
+                # laid out as the first epoch will be, so that its first ratio is 1 to the last bit
+                parts = [sequences_of(part) for step in range(self.steps_per_epoch) for part in self._micro(step)]
+                self.frozen[name] = computed(fit.backbone, output, variant, parts, fit.meter)
         prepared = self.fit.loss.prepare(self._batch(self.items, sequences_of(self.items)), self.fit.state)
         self.prepared = {name: value.cpu() for name, value in prepared.items()}
-
-    def _gathered(self, table: dict[TokenSequence, Tensor]) -> dict[TokenSequence, Tensor]:
-        if self.fit.backbone.accelerator.num_processes == 1:
-            return table
-        device = self.fit.backbone.accelerator.device
-        shards = gather_object([[(s, value.tolist()) for s, value in table.items()]])
-        return {s: torch.tensor(value, device=device) for shard in shards for s, value in shard}
 
     def _batch(self, items: Sequence[Example], sequences: list[TokenSequence]) -> Batch:
         collator = Collator(items, sequences, self.fit.backbone.tokens)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from alignarena.benchmarks.perf.entry import BARS, Entry
 from alignarena.benchmarks.perf.store import FILE, merge, problems
-from alignarena.core.errors import AlignArenaError
+from alignarena.core.errors import AlignArenaError, BadInput
 
 if TYPE_CHECKING:
     from alignarena.benchmarks.perf.bench import Bench
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     quieten()
     try:
+        if args.repeats < 1:
+            raise BadInput(f"--repeats: must be at least 1, got {args.repeats}")
         with tempfile.TemporaryDirectory() as folder:
             from alignarena.benchmarks.perf.bench import new_bench
 
@@ -99,6 +101,9 @@ def quieten() -> None:
     """Send nothing home, and show no bars or notes of other libraries."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL passes options that transformers renamed
 
 

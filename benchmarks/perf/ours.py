@@ -24,6 +24,7 @@ from alignarena.harness.cache import Cache
 from alignarena.harness.lab import HarnessLab
 from alignarena.harness.meter import Meter, reset_peak_memory
 from alignarena.harness.models import load_pretrained, resolve_model
+from alignarena.harness.passes import References
 from alignarena.harness.policy import LivePolicy
 from alignarena.harness.progress import Stage
 from alignarena.harness.weights import BASE
@@ -67,6 +68,7 @@ class OurSide:
         return trainer.Fit(
             backbone=self.backbone,
             start=BASE,
+            references=References(self.backbone, lab.cache, self.backbone.digest),
             experience=self.experience,
             loss=self.loss,
             schedule=self.terms.schedule,
@@ -78,10 +80,10 @@ class OurSide:
             reads_scores=self.reads_scores,
         )
 
-    def _timed(self, freeze: Callable[[trainer.Phase], None]) -> Callable[[trainer.Phase], None]:
-        def timed(phase: trainer.Phase) -> None:
+    def _timed(self, freeze: Callable[[trainer.Phase, bool], None]) -> Callable[[trainer.Phase, bool], None]:
+        def timed(phase: trainer.Phase, shared: bool) -> None:
             start = time.perf_counter()
-            freeze(phase)
+            freeze(phase, shared)
             self.frozen_seconds += time.perf_counter() - start
 
         return timed

@@ -8,21 +8,25 @@ from alignarena.harness import logps
 from alignarena.harness.logps import logits_logps, token_logps
 
 
+@pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("count", [1, 4, 5, 11])  # chunks of 5: below, at and across the boundary
-def test_equal_to_log_softmax_with_its_gradient(monkeypatch: pytest.MonkeyPatch, bias: bool, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 4, 5, 31])  # chunks of 5 and 20: below, at and across the boundary
+def test_equal_to_log_softmax_with_its_gradient(
+    monkeypatch: pytest.MonkeyPatch, bias: bool, count: int, frozen: bool
+) -> None:
     monkeypatch.setattr(logps, "CHUNK", 5)
     noise = torch.Generator().manual_seed(count)
-    head = torch.nn.Linear(8, 30, bias=bias).requires_grad_(False)
+    head = torch.nn.Linear(8, 30, bias=bias).requires_grad_(not frozen)
     hidden = (3 * torch.randn(count, 8, generator=noise)).requires_grad_()
     target = torch.randint(0, 30, (count,), generator=noise)
     weight = torch.randn(count, generator=noise)
     expected = logits_logps(head(hidden), target)
-    (slope,) = torch.autograd.grad((expected * weight).sum(), hidden)
+    learns = [hidden] if frozen else [hidden, *head.parameters()]
+    slopes = torch.autograd.grad((expected * weight).sum(), learns)
     found = token_logps(hidden, head, target)
-    (found_slope,) = torch.autograd.grad((found * weight).sum(), hidden)
     assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert_close(found_slope, slope, atol=1e-5, rtol=1e-5)
+    for one, other in zip(torch.autograd.grad((found * weight).sum(), learns), slopes, strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_gradient_agrees_with_finite_differences() -> None:

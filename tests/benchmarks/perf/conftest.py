@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("trl")
-
 import tiny_model
 
 from alignarena.benchmarks.perf.bench import Bench, Sizes

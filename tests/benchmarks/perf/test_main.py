@@ -41,6 +41,11 @@ def test_unequal_results_fail_the_bench_and_are_kept(measured, tmp_path, capsys)
     assert json.loads((tmp_path / FILE).read_text())[0]["equal"] is False
 
 
+def test_nothing_to_repeat_is_bad_input(capsys):
+    assert command.main(["--repeats", "0"]) == 2
+    assert "--repeats: must be at least 1" in capsys.readouterr().err
+
+
 def test_a_later_run_replaces_only_what_it_measured(tmp_path):
     merge(tmp_path / FILE, [entry(), entry("dpo_live")])
     merge(tmp_path / FILE, [entry(seconds=2.0), entry(work="w, full fine-tuning")])

@@ -1,0 +1,101 @@
+"""Passes without gradients: log-probs, scores or values of sequences, each computed once, over all processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alignarena.core.digest import digest
+from alignarena.harness.backbone import Backbone
+from alignarena.harness.cache import Cache
+from alignarena.harness.meter import Meter
+from alignarena.harness.packing import micro_batches
+from alignarena.harness.tokens import TokenSequence
+
+Output = Literal["logps", "values", "scores"]  # (T,), (T,) and () a sequence
+Table = dict[TokenSequence, Tensor]
+_REVISION = 1  # raise it when a change makes stored reference log-probs wrong
+
+
+@torch.no_grad()
+def computed(
+    backbone: Backbone, output: Output, variant: str, parts: Iterable[Sequence[TokenSequence]], meter: Meter,
+    done: Callable[[int, int], None] = lambda sequences, tokens: None,
+) -> Table:  # fmt: skip
+    """Compute an output of a variant for every sequence of this process's parts; return those of all processes."""
+    table: Table = {}
+    used = 0
+    for sequences in parts:
+        packed = backbone.pack(sequences)
+        flat = getattr(backbone, output)(variant, packed)
+        table.update(zip(sequences, flat.unbind() if output == "scores" else torch.split(flat, packed.lengths), strict=True))
+        used += packed.tokens
+        done(len(sequences), packed.tokens)
+    used = sum(gather_object([used]))
+    meter.add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
+    if backbone.accelerator.num_processes == 1:
+        return table
+    shards = gather_object([[(sequence, value.tolist()) for sequence, value in table.items()]])
+    device = backbone.accelerator.device
+    return {sequence: torch.tensor(value, device=device) for shard in shards for sequence, value in shard}
+
+
+def whole_prompts(backbone: Backbone, sequences: Iterable[TokenSequence]) -> list[list[TokenSequence]]:
+    """Cut sequences into this process's parts; completions of a prompt stay together: split, it is computed twice."""
+    by_prompt: dict[object, list[TokenSequence]] = {}
+    for sequence in dict.fromkeys(sequences):
+        by_prompt.setdefault(sequence.prompt, []).append(sequence)
+    accelerator = backbone.accelerator
+    groups = list(by_prompt.values())[accelerator.process_index :: accelerator.num_processes]
+    cut = micro_batches(groups, 2 * backbone.config.tokens_per_batch, backbone.form)
+    return [[sequence for group in part for sequence in groups[group]] for part in cut]
+
+
+class References:
+    """Log-probs under the policy that fits start from, on disk for every fit that reads the same sequences."""
+
+    def __init__(self, backbone: Backbone, cache: Cache, start: str) -> None:
+        """Take the digest of the policy."""
+        self.backbone, self.cache, self.start = backbone, cache, start
+
+    def logps(self, variant: str, sequences: Iterable[TokenSequence], meter: Meter, keep: bool) -> Table:
+        """Return log-probs (T,) of each sequence; what is found is charged what it cost to compute.
+
+        Args:
+            variant: The policy's name in the backbone.
+            sequences: In any order: how they are batched depends on what they are only.
+            meter: What is charged.
+            keep: Whether others may read the same sequences: rollouts are read once.
+        """
+        ordered = sorted(set(sequences), key=lambda sequence: (sequence.prompt, sequence.completion))
+        if not keep:
+            return self._compute(variant, ordered, meter)
+        key = digest("reference", _REVISION, self.backbone.digest, self.start, ordered)
+        record = self.cache.record(key)
+        if all(gather_object([record is not None])) and record is not None:
+            meter.add(**record["cost"])
+            return self._read(self.cache.path(key), ordered)
+        started, own = time.perf_counter(), Meter()
+        table = self._compute(variant, ordered, own)
+        meter.add(scored_tokens=own.ledger.scored_tokens, flops=own.ledger.flops)
+        if self.backbone.accelerator.is_main_process:
+            cost = {"scored_tokens": own.ledger.scored_tokens, "flops": own.ledger.flops,
+                    "seconds": time.perf_counter() - started}  # fmt: skip
+            flat = torch.cat([table[sequence].cpu() for sequence in ordered])
+            self.cache.put(key, {"cost": cost}, lambda folder: save_file({"logps": flat}, folder / "logps.safetensors"))
+        return table
+
+    def _compute(self, variant: str, ordered: list[TokenSequence], meter: Meter) -> Table:
+        return computed(self.backbone, "logps", variant, whole_prompts(self.backbone, ordered), meter)
+
+    def _read(self, folder: Path, ordered: list[TokenSequence]) -> Table:
+        flat = load_file(folder / "logps.safetensors")["logps"].to(self.backbone.accelerator.device)
+        lengths = [len(sequence.completion) for sequence in ordered]
+        return dict(zip(ordered, torch.split(flat, lengths), strict=True))

@@ -1,0 +1,74 @@
+"""Block attention against scaled_dot_product_attention under the mask that it stands for, forward and backward."""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.testing import assert_close
+
+from alignarena.harness import attention
+from alignarena.harness.attention import PackedLayout, PackedRow
+
+ROWS = {
+    "one causal row": [(9, (4,))],
+    "ragged rows": [(3, (2, 5, 1)), (7, (4,)), (1, (6, 6)), (12, (3, 2))],
+    "longer than a block": [(40, (9, 30)), (5, (70,))],
+}
+
+
+def packed(spec: list[tuple[int, tuple[int, ...]]]) -> list[PackedRow]:
+    rows, start = [], 0
+    for prompt, completions in spec:
+        rows.append(PackedRow(start, prompt, completions))
+        start += prompt + sum(completions)
+    return rows
+
+
+def mask(rows: list[PackedRow], window: int | None) -> torch.Tensor:
+    """Return who sees whom, (N, N), token by token."""
+    who = []
+    for r, row in enumerate(rows):
+        who += [(r, 0, p) for p in range(row.prompt)]
+        who += [(r, s + 1, row.prompt + p) for s, length in enumerate(row.completions) for p in range(length)]
+    near = len(who) if window is None else window
+    return torch.tensor([[a[0] == b[0] and b[1] in (0, a[1]) and 0 <= a[2] - b[2] < near for b in who] for a in who])
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("name", ROWS)
+def test_outputs_and_gradients_are_those_of_the_mask(
+    name: str, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_QUERIES", 16)
+    rows = packed(ROWS[name])
+    seen, size = mask(rows, window), sum(row.prompt + sum(row.completions) for row in rows)
+    noise = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, size, 8, generator=noise).requires_grad_() for heads in (6, 2, 2))
+    above = torch.randn(1, size, 6, 8, generator=noise)
+    found = PackedLayout(rows).attend(torch.nn.Module(), q, k, v, 0.3, window)
+    slopes = torch.autograd.grad((found * above).sum(), (q, k, v))
+    expected = scaled_dot_product_attention(
+        q, k.repeat_interleave(3, 1), v.repeat_interleave(3, 1), seen, scale=0.3
+    ).transpose(1, 2)
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for one, other in zip(slopes, torch.autograd.grad((expected * above).sum(), (q, k, v)), strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_no_token_of_another_row_or_completion_moves_an_output() -> None:
+    rows = packed(ROWS["ragged rows"])
+    size = sum(row.prompt + sum(row.completions) for row in rows)
+    q, k, v = (torch.randn(1, heads, size, 8) for heads in (6, 2, 2))
+    before = PackedLayout(rows).attend(torch.nn.Module(), q, k, v, 0.3, None)
+    for blinded in (k, v):
+        blinded[:, :, 3:5] *= 100  # the first completion of the first row
+    after = PackedLayout(rows).attend(torch.nn.Module(), q, k, v, 0.3, None)
+    unmoved = [*range(3), *range(rows[1].start, size)]
+    assert torch.equal(before[0, unmoved], after[0, unmoved])
+
+
+def test_blocks_waste_little_and_stay_small() -> None:
+    layout = PackedLayout(packed([(n, (n // 2, n // 3)) for n in range(20, 400, 13)]))
+    asked = sum(len(b.q) * b.k_position.shape[1] for b in layout.buckets)
+    needed = sum(int((b.q_position[:, :, None] >= b.k_position[:, None]).sum()) for b in layout.buckets)
+    assert needed > 0.5 * asked  # half of a causal square is masked anyway
+    assert max(len(b.q) * b.k_position.shape[1] for b in layout.buckets) <= attention._QUERIES * 600
