@@ -12,7 +12,7 @@ from alignarena.core.errors import BadInput
 
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # measured 2-3x the fp32 rate of matrix products; emulated bf16 is slower
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose_precision(requested: str = "auto") -> tuple[str, str]:
@@ -63,8 +63,8 @@ def reuse_memory() -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):  # not in musl
-            libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            libc.mallopt(_M_MMAP_MAX, 0)
+            libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def set_threads() -> int:
