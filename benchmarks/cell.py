@@ -155,13 +155,14 @@ def cell_digest(suite: Suite, seed: int, method: Method) -> str:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Copy a policy's adapter, or write the recipe of one that is made of others."""
+    """Copy a policy's adapter or model, or write the recipe of one that is made of others."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(folder / "recipe.json", _recipe(policy))
     source = getattr(policy, "folder", None)
-    for file in sorted(source.glob("adapter_*")) if source else ():
-        shutil.copyfile(file, folder / file.name)
+    for file in sorted(source.iterdir()) if source else ():
+        if file.name.startswith("adapter_") or file.name in ("model.safetensors", "config.json"):
+            shutil.copyfile(file, folder / file.name)
 
 
 def _recipe(value: Any) -> Any:

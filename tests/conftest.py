@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library reads it: no test calls a hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a sweep then stays in this process, where tests watch it
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tolerances are those of CPU arithmetic
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_model and toy_task are plain modules of this folder
 
 if TYPE_CHECKING:

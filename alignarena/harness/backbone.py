@@ -206,7 +206,7 @@ class Backbone:
         if self.shares_prompts:
             model.set_attn_implementation(BLOCKS)
         try:
-            with self.autocast():
+            with self.autocast(), self.weights.fixed():
                 yield
         finally:
             model.set_attn_implementation(own)

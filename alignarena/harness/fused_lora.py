@@ -6,6 +6,8 @@ keeps nothing of the sum for the backward pass. Adapters, their names and their 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,24 +15,63 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
+Cast = tuple[Tensor, Tensor]  # A and s B in the precision to compute in
 
-def fuse(model: nn.Module) -> None:
+
+class Casts:
+    """Weights of the layers in the precision to compute in, kept while nothing is trained."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str], Cast] | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Cast each layer once in here. Outside nothing is kept: a fused optimiser leaves no sign that it wrote."""
+        self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def of(self, layer: Any, name: str, dtype: torch.dtype) -> Cast:
+        """Return what an adapter of a layer multiplies by."""
+        key = id(layer), name
+        if self._kept is not None and key in self._kept:
+            return self._kept[key]
+        with torch.no_grad():
+            made = layer.lora_A[name].weight.to(dtype), (layer.lora_B[name].weight * layer.scaling[name]).to(dtype)
+        if self._kept is not None:
+            self._kept[key] = made
+        return made
+
+
+def fuse(model: nn.Module) -> Casts:
     """Let every plain LoRA layer of a model compute this way."""
+    casts = Casts()
     for module in model.modules():
         if type(module) is Linear and type(module.base_layer) is nn.Linear:
-            module.forward = partial(_forward, module)
+            module.forward = partial(_forward, module, casts)
+    return casts
 
 
-def _forward(layer: Any, x: Tensor) -> Tensor:
+def _forward(layer: Any, casts: Casts, x: Tensor) -> Tensor:
     (name,) = layer.active_adapters
     if layer.disable_adapters or name not in layer.lora_A:
         return layer.base_layer(x)  # type: ignore[no-any-return]
-    base = layer.base_layer
+    base, x = layer.base_layer, x.to(layer.base_layer.weight.dtype)
+    a, b = casts.of(layer, name, x.dtype)
+    if not torch.is_grad_enabled():
+        return _sum(x.flatten(0, -2), base.weight, base.bias, a, b)[0].view(*x.shape[:-1], -1)
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
     result: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-        x.to(base.weight.dtype), base.weight, base.bias, down, up, layer.scaling[name]
+        x, base.weight, base.bias, down, up, layer.scaling[name], a, b
     )
     return result
+
+
+def _sum(flat: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    inner = flat @ a.t()
+    return nn.functional.linear(flat, weight, bias).addmm_(inner, b.t()), inner
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -38,14 +79,14 @@ class _LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
-    ) -> Tensor:
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float,
+        a: Tensor, b: Tensor,
+    ) -> Tensor:  # fmt: skip
         flat = x.flatten(0, -2)
-        a, b = down.to(x.dtype), (up * scaling).to(x.dtype)
-        inner = flat @ a.t()
+        y, inner = _sum(flat, weight, bias, a, b)
         ctx.save_for_backward(flat, weight, a, b, inner)
         ctx.scaling, ctx.shape = scaling, x.shape
-        return nn.functional.linear(flat, weight, bias).addmm_(inner, b.t()).view(*x.shape[:-1], -1)
+        return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -54,6 +95,6 @@ class _LoraLinear(torch.autograd.Function):
         through = above @ b  # (N, r)
         slope_x = (above @ weight).addmm_(through, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[3]:
-            return slope_x, None, None, None, None, None
+            return slope_x, None, None, None, None, None, None, None
         slope_up = (above.t() @ inner).float().mul_(ctx.scaling)
-        return slope_x, None, None, (through.t() @ flat).float(), slope_up, None
+        return slope_x, None, None, (through.t() @ flat).float(), slope_up, None, None, None

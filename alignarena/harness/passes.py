@@ -35,7 +35,8 @@ def computed(
     for sequences in parts:
         packed = backbone.pack(sequences)
         flat = getattr(backbone, output)(variant, packed)
-        table.update(zip(sequences, flat.unbind() if output == "scores" else torch.split(flat, packed.lengths), strict=True))
+        each = flat.unbind() if output == "scores" else torch.split(flat, list(packed.lengths))
+        table.update(zip(sequences, each, strict=True))
         used += packed.tokens
         done(len(sequences), packed.tokens)
     used = sum(gather_object([used]))

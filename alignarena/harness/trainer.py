@@ -228,7 +228,10 @@ class Phase:
         """Run the passes the loss needs and let it prepare; ``shared``: other fits may read the same rows."""
         fit = self.fit
         if "reference" in fit.loss.needs:
-            self.frozen["reference"] = fit.references.logps(fit.start, sequences_of(self.items), fit.meter, shared)
+            # before its first step the policy is its reference, and in the same precision: full fine-tuning trains in
+            # fp32 what it keeps in bf16, and DPO's loss would not start at log 2
+            variant = fit.start if fit.log else POLICY
+            self.frozen["reference"] = fit.references.logps(variant, sequences_of(self.items), fit.meter, shared)
         passes: dict[str, tuple[Output, str]] = {"old": ("logps", POLICY), "values": ("values", VALUE)}
         for name, (output, variant) in passes.items():
             if name in fit.loss.needs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -43,6 +44,9 @@ class Weights(Protocol):
     def train(self, name: str, on: bool) -> None:
         """Bring a variant into the precision of training and let gradients flow, or take it back."""
 
+    def fixed(self) -> AbstractContextManager[None]:
+        """Hold what is derived from weights that nothing changes in here."""
+
     def state(self, name: str) -> dict[str, Tensor]:
         """Return the weights of a variant as they are."""
 
@@ -70,7 +74,7 @@ class LoraWeights:
         )
         self.model = PeftModel(base, self.lora, adapter_name="blank")
         self.model.to(device).eval()
-        fuse(self.model)
+        self._casts = fuse(self.model)
         self._causal_lm = self.model.get_base_model()
         self._training: set[str] = set()
         self._active: str | None = None  # switching walks over all modules: 20 ms for 30 blocks, so only on a change
@@ -116,6 +120,10 @@ class LoraWeights:
         (self._training.add if on else self._training.discard)(name)
         self._active = None
         self.activate(name)
+
+    def fixed(self) -> AbstractContextManager[None]:
+        """Cast each adapter once."""
+        return self._casts.kept()
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Return the weights of an adapter, fp32."""
@@ -173,6 +181,10 @@ class FullWeights:
         model = self._models[name]
         model.to(torch.float32 if on else self._dtype)
         model.requires_grad_(on)
+
+    def fixed(self) -> AbstractContextManager[None]:
+        """Hold nothing: autocast keeps what it casts."""
+        return nullcontext()
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Return the weights of a model, tied ones once."""

@@ -23,7 +23,7 @@ class Sizes:
 
     pairs: int = 4  # dialogues an optimiser step
     rankings: int = 8  # quickstart prompts an optimiser step of a reward model: the quickstart's own batch
-    rollout_prompts: int = 8
+    rollout_prompts: int = 24  # of one PPO update of the quickstart
     rollout_tokens: int = 32  # new ones a completion
     online_prompts: int = 4
     online_tokens: int = 24

@@ -1,5 +1,6 @@
 """Sampling: the right distribution, log-probs of a plain forward, and draws that depend on their names only."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import tiny_model
 import torch
 from scipy.stats import chisquare
 from toy_task import prompts
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from alignarena.core.contract import Sampling
+from alignarena.harness.attention import BLOCKS
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.draw import choose
 from alignarena.harness.sampler import Sample, sample, uniforms
@@ -151,6 +153,33 @@ def test_a_model_that_bends_its_logits_samples_what_it_scores(tmp_path: Path) ->
     bent = Backbone(tiny_model.config(folder))
     assert not bent.plain_head
     assert_sampled_as_scored(bent, LENGTH)
+
+
+def test_a_sliding_window_hides_the_same_keys_as_in_a_plain_forward(tmp_path: Path) -> None:
+    folder = tiny_model.save(tmp_path, config=MistralConfig, model=MistralForCausalLM, sliding_window=6)
+    sliding = Backbone(tiny_model.config(folder))
+    assert (sliding.form, sliding.shares_prompts) == ("blocks", True)
+    assert_sampled_as_scored(sliding, LENGTH)
+
+
+def test_the_plain_path_draws_the_same(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = prompts().to_list()
+    fast = ids(draw(backbone, rows, 3))
+    monkeypatch.setattr(backbone, "shares_prompts", False)
+    model = backbone.weights.activate(BASE)
+    model.set_attn_implementation("sdpa")
+    try:
+        assert ids(draw(backbone, rows, 3)) == fast
+    finally:
+        model.set_attn_implementation(BLOCKS)
+
+
+def test_top_k_keeps_the_most_probable() -> None:
+    probs = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
+    numbers = (torch.arange(7_000, dtype=torch.float64) + 0.5) / 7_000
+    tokens, logps = choose(probs.log().repeat(len(numbers), 1), numbers, Sampling(top_k=2))
+    assert torch.bincount(tokens, minlength=4).tolist() == [0, 4_000, 0, 3_000]
+    assert logps[0].item() == pytest.approx(math.log(0.4), abs=1e-6)  # of the distribution before the cut
 
 
 def test_completions_longer_than_the_room_of_the_cache(backbone: Backbone) -> None:

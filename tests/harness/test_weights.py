@@ -1,11 +1,14 @@
 """Variants of the base model: LoRA as peft computes it, and full fine-tuning."""
 
+import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_model
-import toy_task
 import torch
+import toy_task
 from peft.tuners.lora.layer import Linear
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
@@ -108,6 +111,16 @@ def test_recomputed_activations_give_the_same_fit(tiny_model_dir: Path, tmp_path
     assert states[0].keys() == states[1].keys()
     for key in states[0]:
         assert_close(states[0][key], states[1][key], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("use_peft", [True, False])
+def test_dpo_starts_at_log_2_in_bf16(tiny_model_dir: Path, tmp_path: Path, use_peft: bool) -> None:
+    config = replace(tiny_model.config(tiny_model_dir, use_peft=use_peft), precision="bf16")
+    lab = HarnessLab(Backbone(config), Cache(tmp_path), seed=0)
+    rows = Fixed(pairs(toy_task.preferences()))
+    fitted = lab.fit(toy_task.base(lab), rows, DPOLoss(), Schedule(learning_rate=1e-3, batch_size=4))
+    first = json.loads((fitted.folder / "metrics.jsonl").read_text().splitlines()[0])  # type: ignore[attr-defined]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
 
 
 def test_few_models_stay_in_memory(full: Backbone, tmp_path: Path) -> None:
