@@ -205,14 +205,14 @@ def _attend(
     scaling: float | None = None, layout: Any = None, sliding_window: int | None = None, **others: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Attend as a layout says. Shapes are transformers': (B, H, T, D) in, (B, T, H, D) out."""
-    if layout is None:  # one plain sequence
+    if layout is None and sliding_window is None:  # one plain sequence
         outputs: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **others
         )
         return outputs
     asked = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
-    if asked:
-        raise NotImplementedError(f"block attention has no {', '.join(asked)}")
+    if asked or layout is None:
+        raise NotImplementedError(f"block attention has no {', '.join(asked) or 'layout to follow'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # rotary embeddings leave queries and keys in fp32 under autocast
     return layout.attend(module, query.to(value.dtype), key.to(value.dtype), value, scale, sliding_window), None

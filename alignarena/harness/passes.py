@@ -66,25 +66,30 @@ class References:
         """Take the digest of the policy."""
         self.backbone, self.cache, self.start = backbone, cache, start
 
-    def logps(self, variant: str, sequences: Iterable[TokenSequence], meter: Meter, keep: bool) -> Table:
+    def logps(
+        self, variant: str, parts: Sequence[Sequence[TokenSequence]], meter: Meter, keep: bool
+    ) -> Table:
         """Return log-probs (T,) of each sequence; what is found is charged what it cost to compute.
 
         Args:
             variant: The policy's name in the backbone.
-            sequences: In any order: how they are batched depends on what they are only.
+            parts: Of this process, laid out as the first epoch of the fit will be: there the policy then equals its
+                reference to the last bit. How sequences share a batch is part of the key, so that a result never
+                depends on who computed it first.
             meter: What is charged.
-            keep: Whether others may read the same sequences: rollouts are read once.
+            keep: Whether others may read the same rows: rollouts are read once.
         """
-        ordered = sorted(set(sequences), key=lambda sequence: (sequence.prompt, sequence.completion))
         if not keep:
-            return self._compute(variant, ordered, meter)
-        key = digest("reference", _REVISION, self.backbone.digest, self.start, ordered)
+            return computed(self.backbone, "logps", variant, parts, meter)
+        every = gather_object([[list(part) for part in parts]])
+        key = digest("reference", _REVISION, self.backbone.digest, self.start, every)
+        ordered = list(dict.fromkeys(sequence for shard in every for part in shard for sequence in part))
         record = self.cache.record(key)
         if all(gather_object([record is not None])) and record is not None:
             meter.add(**record["cost"])
             return self._read(self.cache.path(key), ordered)
         started, own = time.perf_counter(), Meter()
-        table = self._compute(variant, ordered, own)
+        table = computed(self.backbone, "logps", variant, parts, own)
         meter.add(scored_tokens=own.ledger.scored_tokens, flops=own.ledger.flops)
         if self.backbone.accelerator.is_main_process:
             cost = {"scored_tokens": own.ledger.scored_tokens, "flops": own.ledger.flops,
@@ -92,9 +97,6 @@ class References:
             flat = torch.cat([table[sequence].cpu() for sequence in ordered])
             self.cache.put(key, {"cost": cost}, lambda folder: save_file({"logps": flat}, folder / "logps.safetensors"))
         return table
-
-    def _compute(self, variant: str, ordered: list[TokenSequence], meter: Meter) -> Table:
-        return computed(self.backbone, "logps", variant, whole_prompts(self.backbone, ordered), meter)
 
     def _read(self, folder: Path, ordered: list[TokenSequence]) -> Table:
         flat = load_file(folder / "logps.safetensors")["logps"].to(self.backbone.accelerator.device)

@@ -227,16 +227,18 @@ class Phase:
     def freeze(self, shared: bool) -> None:
         """Run the passes the loss needs and let it prepare; ``shared``: other fits may read the same rows."""
         fit = self.fit
-        if "reference" in fit.loss.needs:
+        needs = fit.loss.needs & {"reference", "old", "values"}
+        # laid out as the first epoch will be, so that its first ratio is 1 to the last bit
+        steps = range(self.steps_per_epoch if needs else 0)
+        parts = [sequences_of(part) for step in steps for part in self._micro(step)]
+        if "reference" in needs:
             # before its first step the policy is its reference, and in the same precision: full fine-tuning trains in
             # fp32 what it keeps in bf16, and DPO's loss would not start at log 2
             variant = fit.start if fit.log else POLICY
-            self.frozen["reference"] = fit.references.logps(variant, sequences_of(self.items), fit.meter, shared)
+            self.frozen["reference"] = fit.references.logps(variant, parts, fit.meter, shared)
         passes: dict[str, tuple[Output, str]] = {"old": ("logps", POLICY), "values": ("values", VALUE)}
         for name, (output, variant) in passes.items():
-            if name in fit.loss.needs:
-                # laid out as the first epoch will be, so that its first ratio is 1 to the last bit
-                parts = [sequences_of(part) for step in range(self.steps_per_epoch) for part in self._micro(step)]
+            if name in needs:
                 self.frozen[name] = computed(fit.backbone, output, variant, parts, fit.meter)
         prepared = self.fit.loss.prepare(self._batch(self.items, sequences_of(self.items)), self.fit.state)
         self.prepared = {name: value.cpu() for name, value in prepared.items()}

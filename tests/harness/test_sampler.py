@@ -159,7 +159,16 @@ def test_a_sliding_window_hides_the_same_keys_as_in_a_plain_forward(tmp_path: Pa
     folder = tiny_model.save(tmp_path, config=MistralConfig, model=MistralForCausalLM, sliding_window=6)
     sliding = Backbone(tiny_model.config(folder))
     assert (sliding.form, sliding.shares_prompts) == ("blocks", True)
-    assert_sampled_as_scored(sliding, LENGTH)
+    plain, rows = MistralForCausalLM.from_pretrained(folder), prompts().to_list()
+    for row, group in zip(rows, draw(sliding, rows, 2), strict=True):
+        for one in group:
+            prompt = sliding.tokens.prompt_of(row)
+            ids_of = torch.tensor([[*prompt, *one.completion]])
+            with torch.no_grad():
+                expected = plain(input_ids=ids_of).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            assert one.logps == pytest.approx(
+                expected.gather(1, ids_of[0, len(prompt) :, None])[:, 0].tolist(), abs=1e-4
+            )
 
 
 def test_the_plain_path_draws_the_same(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
