@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignarena.core.digest import digest
+from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.device import choose_precision, reuse_memory, set_threads
@@ -134,6 +135,12 @@ class Backbone:
         if not self.config.gradient_checkpointing:
             yield
             return
+        if self.config.use_peft and len(self.trainable) > 1:
+            # the backward pass would recompute one adapter's layers with the other switched on
+            raise BadInput(
+                "model.gradient_checkpointing: a policy and a value model on one LoRA backbone cannot recompute; "
+                "set it to false, or model.use_peft to false"
+            )
         models = [self.weights.activate(name) for name in sorted(self.trainable)]
         for model in models:
             model.gradient_checkpointing_enable({"use_reentrant": False})

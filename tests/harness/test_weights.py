@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from alignarena.core.contract import Schedule
+from alignarena.core.errors import BadInput
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.lab import HarnessLab
@@ -111,6 +112,15 @@ def test_recomputed_activations_give_the_same_fit(tiny_model_dir: Path, tmp_path
     assert states[0].keys() == states[1].keys()
     for key in states[0]:
         assert_close(states[0][key], states[1][key], atol=1e-5, rtol=1e-4)
+
+
+def test_two_adapters_never_recompute_each_other(tiny_model_dir: Path) -> None:
+    backbone = Backbone(tiny_model.config(tiny_model_dir, gradient_checkpointing=True))
+    backbone.add("policy")
+    backbone.add("value")
+    with pytest.raises(BadInput, match="gradient_checkpointing"), backbone.training("policy", "value"):
+        pass
+    assert not backbone.trainable
 
 
 @pytest.mark.parametrize("use_peft", [True, False])
