@@ -6,6 +6,7 @@ left padding, each prompt repeated.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from alignarena.harness.tokens import Ids
 _ROWS = 64  # whose logits are held at once: 12 MiB of fp32 at a vocabulary of 50,000
 
 
-class Rollout:
+class Rollout(ABC):
     """B rows of a variant, in the order of their prompts."""
 
     output: Tensor  # (B, D) final hidden states, or (B, V) logits of a model whose head is more than a linear layer
@@ -30,13 +31,13 @@ class Rollout:
     def __init__(self, backbone: Backbone, variant: str) -> None:
         self.backbone, self.variant = backbone, variant
 
+    @abstractmethod
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the rows only."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extend(self, token: Tensor) -> None:
         """Append a token (B,) to every row."""
-        raise NotImplementedError
 
     def choose(self, numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         """Draw the next token of every row, as :func:`~alignarena.harness.draw.choose` does."""
