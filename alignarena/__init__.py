@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from alignarena.core.contract import Lab, Task
@@ -19,27 +20,29 @@ def run(suite: str, **overrides: Any) -> Results:
     """Run a suite, write its report and return its results; the same as ``alignarena run SUITE``.
 
     Args:
-        suite: A built-in name or the path of a YAML file.
+        suite: A built-in name or the path of a YAML file; of a study, every variant runs, with one report over all.
         **overrides: ``out``, ``methods``, ``seeds``, ``set`` (a mapping of dotted keys) and ``jobs``, as on the command
             line.
 
     Raises:
         BadInput: The suite, a method or the folder does not fit.
-        RunFailed: A method failed; the others are finished and in the report.
+        RunFailed: A method or a variant failed; the others are finished and in the report.
     """
-    from alignarena.benchmarks.sweep import run as run_suite
+    from alignarena.benchmarks.study import run as run_suite
     from alignarena.reports.page import write_report
     from alignarena.results.frame import load_results as load
 
     folder, failed = run_suite(suite, **overrides)
     write_report([folder])
     if failed:
-        raise RunFailed(f"{', '.join(failed)} failed; see FAILED in {folder}/{failed[0]}, then run again")
+        cells = [one for one in failed if os.path.isdir(os.path.join(folder, one))]  # not whole variants, with reasons
+        said = f"see FAILED in {folder}/{cells[0]}" if cells else "put that right"
+        raise RunFailed(f"{', '.join(failed)} failed; {said}, then run again")
     return load(str(folder))
 
 
 def load_results(*run_dirs: str) -> Results:
-    """Read one or more run folders, complete or not."""
+    """Read one or more run folders, complete or not; a study's folder stands for those of its variants."""
     from alignarena.results.frame import load_results as load
 
     return load(*run_dirs)

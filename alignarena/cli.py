@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = add("run", _run, "run a suite, or go on with it, and write its report", "run quickstart --methods sft,dpo")
-    one.add_argument("suite", help="a built-in name (alignarena list suites) or the path of a .yaml file")
+    one.add_argument(
+        "suite", help="a built-in name (alignarena list suites) or the path of a .yaml file; STUDY/VARIANT for a part"
+    )
     one.add_argument("--out", metavar="DIR", help="run folder (default: runs/SUITE)")
     one.add_argument("--methods", type=_names, metavar="A,B", help="only these: names, or paths of method files")
     one.add_argument("--seeds", type=_seeds, metavar="0,1", help="instead of the suite's seeds")
@@ -92,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.add_argument(
         "--jobs", type=int, metavar="N",
-        help="cells at a time, sharing the cores; default: one a GPU, or one for 8 cores",
+        help="cells at a time, sharing the cores; default: one a GPU, or one for 8 cores (for the suite's threads)",
     )  # fmt: skip
     one.add_argument("--dry-run", action="store_true", help="print the resolved plan and its cost; compute nothing")
 
@@ -161,7 +163,8 @@ def _list_suites() -> Iterable[dict[str, Any]]:
     from alignarena.benchmarks.suite_file import SUITES, read_suite_values
 
     for path in sorted(SUITES.glob("*.yaml")):
-        yield {"name": path.stem, "summary": read_suite_values(path.stem).values.get("summary", "")}
+        suite = read_suite_values(path.stem)
+        yield {"name": path.stem, "summary": suite.values.get("summary", ""), "variants": len(suite.variants) or None}
 
 
 def _list_evaluators() -> Iterable[dict[str, Any]]:
@@ -203,7 +206,7 @@ def _run(args: argparse.Namespace) -> int:
         methods = [one for name in methods for one in (load_file(name) if name in files else (name,))]
     given: dict[str, Any] = {"methods": methods, "seeds": args.seeds, "set": dict(args.set), "method_files": files}
     if args.dry_run:
-        from alignarena.benchmarks.plan import dry_run
+        from alignarena.benchmarks.study import dry_run
 
         print(dry_run(args.suite, **given))
         return 0
@@ -211,7 +214,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from alignarena.benchmarks.rescore import score
+    from alignarena.benchmarks.study import score
     from alignarena.reports.page import write_report
     from alignarena.results.frame import load_results
 
@@ -260,8 +263,8 @@ def _show(results: Results) -> int:
     from alignarena.reports.terminal import print_leaderboard
 
     print_leaderboard(results)
-    for folder in results.folders:
-        print(f"report: {folder.path / 'report' / 'index.html'}")
+    for folder in results.given:
+        print(f"report: {folder / 'report' / 'index.html'}")
     return 0
 
 

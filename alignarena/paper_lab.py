@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from alignarena.core.contract import Experience, Loss, Principle, Rows, Sampling, Schedule, Task
+from alignarena.core.contract import (
+    Experience,
+    Loss,
+    PreferenceStream,
+    Principle,
+    Rows,
+    Sampling,
+    Schedule,
+    Scorer,
+    Task,
+)
 from alignarena.core.digest import digest
 from alignarena.core.errors import BudgetUsedUp
 from alignarena.core.seeds import generator
@@ -151,9 +161,13 @@ class PaperLab:
         made: PaperPolicy = replace(policy, digest=digest(key, policy))
         return made
 
-    def fit_reward_model(self, start: Any, preferences: Rows, loss: Loss, schedule: Schedule) -> PaperScorer:
-        """Call the loss on the preferences and return a scorer named by all inputs."""
+    def fit_reward_model(
+        self, start: Any, preferences: Rows | PreferenceStream, loss: Loss, schedule: Schedule
+    ) -> Scorer:
+        """Call the loss on the preferences and return a scorer named by all inputs; of a stream, its oracle."""
         require(isinstance(start, PaperPolicy), f"lab.fit_reward_model: {type(start).__name__} cannot be trained")
+        if isinstance(preferences, PreferenceStream):
+            return preferences.oracle
         key = self._key("reward model", start, preferences, loss, schedule)
         with self._verb("fit_reward_model", type(loss).__name__, key, start):
             self._train(preferences, loss, schedule, scores=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from alignarena.benchmarks.start import SCORERS, Given, Start
+from alignarena.benchmarks.exact.laboratory import Laboratory, Measured
+from alignarena.benchmarks.start import Given, Start
 from alignarena.benchmarks.suite import Suite, suite_digest
 from alignarena.core.contract import Lab, Method, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.digest import digest
@@ -54,7 +55,7 @@ class Bench:
         """What decides wins: the gold of a simulation, or a reward model of preferences no method has seen."""
         suite = self.given.suite
         if suite.evaluation.win_rate_judge == "gold":
-            return SCORERS[suite.feedback.scorer]()
+            return self.given.gold
         preferences = self.given.judge_preferences(self.lab)
         return self.lab.fit_reward_model(self.sft, preferences, KWiseRewardLoss(), suite.reward_model.schedule)
 
@@ -62,6 +63,15 @@ class Bench:
     def heldout(self) -> dict[str, Rows]:
         """People's pairs by axis that nothing is trained on."""
         return {axis: Dataset.from_list(pairs) for axis, pairs in self.given.splits.heldout.items()}
+
+    @cached_property
+    def laboratory(self) -> Laboratory | None:
+        """Everything that is known exactly; nothing on paper, where no model computes."""
+        return self.given.laboratory(self.sft) if isinstance(self.given, Start) else None
+
+    def exact(self, policy: Policy, method: Method) -> Iterable[Measured]:
+        """Return a policy's exact measures prompt by prompt."""
+        return self.laboratory.measured(policy, method) if self.laboratory is not None else ()
 
     def answers(self, policy: Policy) -> Rows:
         """Sample a policy on the evaluation prompts."""
@@ -77,6 +87,12 @@ class CellEvidence:
     bench: Bench
     rows: Rows
     policy: Policy
+    method: Method
+
+    @property
+    def exact(self) -> Iterable[Measured]:
+        """As the bench computes them."""
+        return self.bench.exact(self.policy, self.method)
 
     @property
     def lab(self) -> Lab:
@@ -133,7 +149,7 @@ def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunF
     start.progress.cell = f"{name}/{start.seed}"
     policy, lab, stopped = aligned(start, bench, method)
     rows = bench.answers(policy)
-    scores = evaluate(start.suite.evaluators, CellEvidence(bench, rows, policy))
+    scores = evaluate(start.suite.evaluators, CellEvidence(bench, rows, policy, method))
     if not start.backbone.accelerator.is_main_process:
         return
     folder.write_cell(

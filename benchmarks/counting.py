@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignarena.core.contract import Loss, Rows, Sampling, Schedule
+from alignarena.core.contract import Loss, PreferenceStream, Rows, Sampling, Schedule, Scorer
 from alignarena.core.digest import digest
 from alignarena.core.records import Ledger
 from alignarena.paper_lab import PaperLab, PaperPolicy, PaperScorer
@@ -77,9 +77,12 @@ class CountingLab(PaperLab):
             self.count(labels=labels)
         return super().prefer(rows, judge)
 
-    def fit_reward_model(self, start: Any, preferences: Rows, loss: Loss, schedule: Schedule) -> PaperScorer:
+    def fit_reward_model(
+        self, start: Any, preferences: Rows | PreferenceStream, loss: Loss, schedule: Schedule
+    ) -> Scorer:
         """Return a scorer whose forward passes count."""
-        return CountedScorer(super().fit_reward_model(start, preferences, loss, schedule).name)
+        fitted = super().fit_reward_model(start, preferences, loss, schedule)
+        return CountedScorer(fitted.name) if isinstance(fitted, PaperScorer) else fitted
 
     def _train(self, rows: Rows, loss: Loss, schedule: Schedule, scores: bool) -> None:
         super()._train(rows, loss, schedule, scores)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alignarena.benchmarks import hh, preferences
+from alignarena.benchmarks.exact import data as exact
 from alignarena.benchmarks.splits import (
     TOO_LONG,
     DataConfig,
@@ -20,7 +21,9 @@ from alignarena.benchmarks.splits import (
     split_reports,
     take,
 )
+from alignarena.core.contract import Scorer
 from alignarena.core.errors import BadInput, nearest
+from alignarena.core.model import ModelConfig
 
 __all__ = ["DATASETS", "DataConfig", "DatasetEntry", "Splits", "dry_run_report", "load_dataset_splits"]
 
@@ -34,6 +37,8 @@ class DatasetEntry:
     axes: tuple[str, ...]  # those data.axes may choose from
     human_pairs: bool
     load: Callable[[DataConfig, TooLong], Splits]
+    scorers: Callable[[DataConfig], dict[str, Scorer]] = lambda config: {}  # what a simulated annotator may rank by
+    model: Callable[[DataConfig, ModelConfig], str] | None = None  # the folder of its own base model
 
 
 def load_quickstart(config: DataConfig, too_long: TooLong) -> Splits:
@@ -66,16 +71,34 @@ def load_quickstart(config: DataConfig, too_long: TooLong) -> Splits:
     )
 
 
+def quickstart_scorers(config: DataConfig) -> dict[str, Scorer]:
+    """Return the hidden rewards of the sentiment task."""
+    from alignarena.evaluators.sentiment import Gold, OnTopic, Positivity
+
+    return {"gold": Gold(), "positivity": Positivity(), "on_topic": OnTopic()}
+
+
 DATASETS = {
     entry.name: entry
     for entry in (
         DatasetEntry(
-            "quickstart", "one-sentence prompts split by topic, simulated annotator", (), False, load_quickstart
-        ),
+            "quickstart", "one-sentence prompts split by topic, simulated annotator", (), False, load_quickstart,
+            scorers=quickstart_scorers,
+        ),  # fmt: skip
+        DatasetEntry(
+            "exact", "a world whose completions are all enumerated: the best possible policy is known", (), False,
+            exact.load, exact.scorers, exact.model,
+        ),  # fmt: skip
         DatasetEntry("hh-rlhf", f"human preferences over dialogues ({hh.REPOSITORY})", tuple(hh.AXES), True, hh.load),
         DatasetEntry("preferences", "your own JSONL or CSV of prompt, chosen, rejected", (), True, preferences.load),
     )
 }
+
+
+def model_of(data: DataConfig, model: ModelConfig) -> ModelConfig:
+    """Return a suite's model; that of the dataset, where it brings its own."""
+    bring = DATASETS[data.dataset].model
+    return replace(model, model_name_or_path=bring(data, model)) if bring else model
 
 
 def load_dataset_splits(config: DataConfig, *, too_long: TooLong = lambda prompt, completion: False) -> Splits:

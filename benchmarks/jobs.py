@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,13 +22,14 @@ _CORES_A_JOB = 8
 _OF_A_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str | Path]) -> int:
+def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str | Path], most_threads: int = 0) -> int:
     """Return how many cells run at a time: what was asked for, else what the machine and the methods allow.
 
     Args:
         asked: By the user, or ``None``.
         methods: The registered names that will run.
         files: Method files that workers can load.
+        most_threads: CPU threads that a cell uses at most; 0 for no limit.
 
     Raises:
         BadInput: Not a positive number, or more than one where workers cannot be.
@@ -38,7 +40,7 @@ def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str |
         return 1
     processes, only_here = PartialState().num_processes, list(_only_here(methods, files))
     if asked is None:
-        return 1 if processes > 1 or only_here else _jobs_of_this_machine()
+        return 1 if processes > 1 or only_here else _jobs_of_this_machine(most_threads)
     if processes > 1:
         raise BadInput(f"--jobs {asked}: the {processes} processes of this launch share every cell; leave one out")
     if only_here:
@@ -49,11 +51,11 @@ def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str |
     return asked
 
 
-def _jobs_of_this_machine() -> int:
+def _jobs_of_this_machine(most_threads: int) -> int:
     kind = PartialState().device.type
     if kind == "cuda":
         return torch.cuda.device_count()
-    return max(1, set_threads() // _CORES_A_JOB) if kind == "cpu" else 1
+    return max(1, set_threads() // (most_threads or _CORES_A_JOB)) if kind == "cpu" else 1
 
 
 def _only_here(methods: Iterable[str], files: Sequence[str | Path]) -> Iterator[str]:
@@ -68,16 +70,33 @@ def _only_here(methods: Iterable[str], files: Sequence[str | Path]) -> Iterator[
             yield name
 
 
-def threads(parts: int, jobs: int) -> int:
-    """Return the threads of so many of ``jobs`` equal parts of the cores (of OMP_NUM_THREADS, where that is set)."""
-    return max(1, set_threads() * parts // jobs)
+def threads(parts: int, jobs: int, most: int = 0) -> int:
+    """Return the threads of so many of ``jobs`` equal parts of the cores (of OMP_NUM_THREADS, where that is set).
+
+    Args:
+        parts: How many.
+        jobs: Of how many.
+        most: Threads that a cell uses at most; 0 for no limit.
+    """
+    share = max(1, set_threads() * parts // jobs)
+    return min(most, share) if most else share
 
 
-def environment(number: int, jobs: int) -> dict[str, str]:
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Give this process its threads back after a block in which a cell may take fewer."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def environment(number: int, jobs: int, most_threads: int = 0) -> dict[str, str]:
     """Return the environment of a worker: its threads, its GPU, and this process's own paths of modules."""
     inherited = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    share = str(threads(1, jobs))
+    share = str(threads(1, jobs, most_threads))
     return {**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": share, "RAYON_NUM_THREADS": share, **_gpu(number)}
 
 

@@ -189,7 +189,7 @@ def _count(plan: Suite, splits: Splits, sizes: Sizes, methods: Mapping[str, Meth
             continue
         made_from_sft = sft.digest in {*lab.used, *_inside(policy)}
         costs.methods[name] = [*(start if made_from_sft else ()), *lab.stages]
-        evaluate(plan.evaluators, CellEvidence(bench, bench.answers(policy), policy))
+        evaluate(plan.evaluators, CellEvidence(bench, bench.answers(policy), policy, method))
         done.update({stage.key: stage for stage in lab.stages})
     if bench.heldout:
         reward_model_table(bench)  # fits and scores what the report compares on held-out pairs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from alignarena.benchmarks.cell import Bench, aligned
+from alignarena.benchmarks.exact.laboratory import Measured
 from alignarena.benchmarks.provenance import evaluator_cards
 from alignarena.benchmarks.suite import load_suite
 from alignarena.benchmarks.sweep import Sweep
@@ -91,6 +92,11 @@ class _StoredEvidence:
             if (other.method, other.seed) == ("sft", self._cell.seed):
                 return Dataset.from_list(other.completions)
         return self._bench.baseline
+
+    @property
+    def exact(self) -> Iterable[Measured]:
+        """As the bench computes them."""
+        return self._bench.exact(self.policy, self._sweep.methods[self._cell.method])
 
     @property
     def lab(self) -> Lab:

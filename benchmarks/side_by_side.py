@@ -1,10 +1,10 @@
 """Independent cells at the same time, in worker processes: each has a part of the cores, or a GPU of its own.
 
 Every cell draws by names and takes shared stages from the cache, so what it computes depends neither on the others nor
-on their order: a run of two workers equals one of one byte for byte while their cells have as many threads. Another
-number of threads may add up in another order. Measured with 1 and 2 threads on CPU: SmolLM2-135M's logits and gradients
-are equal in bf16 and fp32; PPO on the tests' two-layer model ends with weights that differ by 1e-6, and with the same
-completions.
+on their order: a run of two workers equals one of one byte for byte while their cells have as many threads, which a
+suite's ``threads: 1`` sees to. Another number of threads may add up in another order. Measured with 1 and 2 threads on
+CPU: SmolLM2-135M's logits and gradients are equal in bf16 and fp32; PPO on the tests' two-layer model ends with weights
+that differ by 1e-6, and with the same completions.
 """
 
 from __future__ import annotations
@@ -62,12 +62,19 @@ class SideBySide:
         seeds: Its seeds.
         files: Loose method files.
         jobs: The number of workers.
+        most_threads: CPU threads that each uses at most; 0 for no limit.
     """
 
     def __init__(
-        self, folder: RunFolder, methods: Sequence[str], seeds: Sequence[int], files: Sequence[str | Path], jobs: int
+        self,
+        folder: RunFolder,
+        methods: Sequence[str],
+        seeds: Sequence[int],
+        files: Sequence[str | Path],
+        jobs: int,
+        most_threads: int = 0,
     ) -> None:
-        self.folder, self.jobs = folder, jobs
+        self.folder, self.jobs, self.most_threads = folder, jobs, most_threads
         self.display = WorkerDisplay(jobs)
         plan = {
             "folder": str(folder.path.resolve()),
@@ -76,7 +83,7 @@ class SideBySide:
             "method_files": [str(Path(file).resolve()) for file in files],
         }
         self._workers = [
-            WorkerProcess({**plan, "notes_provenance": i == 0}, environment(i, jobs), self.display.say)
+            WorkerProcess({**plan, "notes_provenance": i == 0}, environment(i, jobs, most_threads), self.display.say)
             for i in range(jobs)
         ]
         self._running: dict[Future[dict[str, Any]], tuple[Task, int]] = {}
@@ -88,7 +95,7 @@ class SideBySide:
             BadInput: A worker met a wrong input.
             RunFailed: Shared work failed, or a disk is full. Cells under way are left as by a kill.
         """
-        waiting = tasks(todo, self.jobs)
+        waiting = tasks(todo, self.jobs, self.most_threads)
         with self.display.shown(len(todo)), self._pool() as pool:
             for worker in self._workers:
                 worker.start()  # all of them now: they import while the first makes what is shared
@@ -120,7 +127,7 @@ class SideBySide:
         worker.start()
         self.display.starts(number, task.name)
         message = {"verb": task.verb, "seed": task.seed, "method": task.method,
-                   "threads": threads(task.parts, self.jobs)}  # fmt: skip
+                   "threads": threads(task.parts, self.jobs, self.most_threads)}  # fmt: skip
         self._running[pool.submit(worker.do, message)] = task, number
 
     def _ended(self) -> Iterator[Ended]:
@@ -148,14 +155,14 @@ class SideBySide:
         return bool(reply.get("done", True))
 
 
-def tasks(todo: Sequence[CellKey], jobs: int) -> list[Task]:
+def tasks(todo: Sequence[CellKey], jobs: int, most_threads: int = 0) -> list[Task]:
     """Return the tasks of some cells in the order to start them.
 
-    Shared work comes first, its seeds dividing the machine between them. Of the cells the longest come first: methods
-    that sample as they train, then those that train, then baselines.
+    Shared work comes first, its seeds dividing the machine between them unless threads are limited. Of the cells the
+    longest come first: methods that sample as they train, then those that train, then baselines.
     """
     seeds = list(dict.fromkeys(seed for _, seed in todo))
-    parts = jobs // min(jobs, len(seeds))
+    parts = 1 if most_threads else jobs // min(jobs, len(seeds))
     rank = {"offline": 1, "baseline": 2}
     cells = sorted(todo, key=lambda cell: rank.get(registry.find(cell[0]).family, 0))
     return [Task("share", seed, parts=parts) for seed in seeds] + [Task("cell", seed, name) for name, seed in cells]

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from alignarena.core.errors import BadInput, nearest
 from alignarena.core.seeds import derive
+from alignarena.evaluators.exact.world import World
 
 Row = dict[str, Any]
 TooLong = Callable[[Any, str], bool]  # (prompt, completion) -> beyond the limits; completion "": the prompt alone
@@ -36,6 +37,7 @@ class DataConfig:
     axes: tuple[str, ...] = ()  # the axes to use; empty: all that the dataset has
     source_splits: tuple[Literal["train", "test"], ...] = ("test",)  # files of hh-rlhf that are pooled and split anew
     sizes: dict[str, int] = field(default_factory=dict)  # split -> how many prompts, over all axes; absent: all
+    world: World = field(default_factory=World)  # of the dataset `exact`
 
     def __post_init__(self) -> None:
         """Check the names and sizes of the splits.

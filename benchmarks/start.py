@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
+from alignarena.benchmarks.datasets import DATASETS
+from alignarena.benchmarks.exact import own_targets as _  # noqa: F401 - registers them
+from alignarena.benchmarks.exact.laboratory import Laboratory
+from alignarena.benchmarks.exact.preferences import ExactPreferences
 from alignarena.benchmarks.splits import Splits
 from alignarena.benchmarks.suite import Suite
-from alignarena.core.contract import Judge, Lab, Rows, Scorer, Task, TrainablePolicy
+from alignarena.core.contract import Judge, Lab, PreferenceStream, Rows, Scorer, Task, TrainablePolicy
 from alignarena.core.errors import BadInput
 from alignarena.core.records import Ledger
 from alignarena.evaluators.annotator import SimulatedAnnotator
+from alignarena.evaluators.exact.world import AXES, Floats
 from alignarena.evaluators.human import RecordedPreferences
-from alignarena.evaluators.sentiment import Gold, OnTopic, Positivity
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.lab import HarnessLab
@@ -25,16 +30,13 @@ from alignarena.methods.parts.experience import Fixed
 from alignarena.methods.parts.losses import SFTLoss
 from alignarena.methods.parts.rows import rankings
 
-SCORERS: dict[str, type[Scorer]] = {"gold": Gold, "positivity": Positivity, "on_topic": OnTopic}
+class Lazily(Mapping[str, Rows | PreferenceStream]):
+    """Preferences by axis, each made when first read: who never reads an axis never pays for its labels."""
 
+    def __init__(self, makers: Mapping[str, Callable[[], Rows | PreferenceStream]]) -> None:
+        self._makers, self._made = dict(makers), dict[str, Rows | PreferenceStream]()
 
-class Lazily(Mapping[str, Rows]):
-    """Rows by name, each made when first read: who never reads an axis never pays for its labels."""
-
-    def __init__(self, makers: Mapping[str, Callable[[], Rows]]) -> None:
-        self._makers, self._made = dict(makers), dict[str, Rows]()
-
-    def __getitem__(self, name: str) -> Rows:
+    def __getitem__(self, name: str) -> Rows | PreferenceStream:
         if name not in self._made:
             self._made[name] = self._makers[name]()
         return self._made[name]
@@ -67,7 +69,7 @@ class Given:
             prompts=Dataset.from_list(self.splits.prompts),
             demonstrations=Dataset.from_list(self.splits.demonstrations),
             preferences=Lazily(self._preferences(sft, lab)),
-            annotator=self._annotator(self.suite.feedback.scorer) if self._simulated else None,
+            annotator=self._annotator(self.suite.feedback.scorer) if self.suite.feedback.annotator != "human" else None,
         )
 
     def judge_preferences(self, lab: Lab) -> Rows:
@@ -85,25 +87,49 @@ class Given:
         return human_rankings(lab, pairs)
 
     @property
-    def _simulated(self) -> bool:
-        return self.suite.feedback.annotator == "simulated"
+    def scorers(self) -> dict[str, Scorer]:
+        """What a simulated annotator may rank by; ``feedback.scorer`` names the hidden reward."""
+        return DATASETS[self.suite.data.dataset].scorers(self.suite.data)
 
-    def _annotator(self, scorer: str) -> Judge:
-        if scorer not in SCORERS:
-            raise BadInput(f"feedback.scorer: {scorer!r} is not one of {', '.join(SCORERS)}")
-        return SimulatedAnnotator(SCORERS[scorer](), self.suite.feedback.noise)
+    @property
+    def gold(self) -> Scorer:
+        """The hidden reward of the simulation.
 
-    def _preferences(self, sft: TrainablePolicy, lab: Lab) -> dict[str, Callable[[], Rows]]:
-        if not self._simulated:
+        Raises:
+            BadInput: The dataset has no such scorer.
+        """
+        name = self.suite.feedback.scorer
+        if name not in self.scorers:
+            raise BadInput(f"feedback.scorer: {name!r} is not one of {', '.join(self.scorers) or 'none'}")
+        return self.scorers[name]
+
+    def _annotator(self, scorer: Scorer) -> Judge:
+        exact = self.suite.feedback.annotator == "exact"
+        return SimulatedAnnotator(scorer, 0.0 if exact else self.suite.feedback.noise)
+
+    def log_reference(self, sft: TrainablePolicy) -> Floats:
+        """Return the SFT policy's distribution over a world's completions (P, N), nats; as stated, until it is known."""
+        world = self.suite.data.world
+        return np.stack([world.leaves.markov(world.demonstration_logits(prompt)) for prompt in world.trained])
+
+    def _stream(self, axis: str, sft: TrainablePolicy) -> PreferenceStream:
+        world, feedback = self.suite.data.world, self.suite.feedback
+        known = partial(self.log_reference, sft)
+        return ExactPreferences(world, axis, sft.digest, known, feedback.phases, feedback.pairs)
+
+    def _preferences(self, sft: TrainablePolicy, lab: Lab) -> dict[str, Callable[[], Rows | PreferenceStream]]:
+        if self.suite.feedback.annotator == "human":
             return {axis: partial(human_rankings, lab, rows) for axis, rows in self.splits.preferences.items()}
+        if self.suite.feedback.annotator == "exact":
+            return {axis: partial(self._stream, axis, sft) for axis in ("overall", *AXES)}
         feedback = self.suite.feedback
 
-        def ranked(scorer: str) -> Rows:
+        def ranked(scorer: Scorer) -> Rows:
             prompts = Dataset.from_list(self.splits.feedback_prompts)
             sampled = lab.sample(sft, prompts, feedback.n, stream="annotator", sampling=feedback.sampling)
             return lab.prefer(rankings(sampled), self._annotator(scorer))
 
-        axes = {"overall": feedback.scorer, **{name: name for name in SCORERS if name != feedback.scorer}}
+        axes = {"overall": self.gold, **{name: one for name, one in self.scorers.items() if name != feedback.scorer}}
         return {axis: partial(ranked, scorer) for axis, scorer in axes.items()}
 
 
@@ -115,6 +141,21 @@ class Start(Given):
     cache: Cache
     seed: int
     progress: StageProgress = field(default_factory=StageProgress)
+
+    def laboratory(self, sft: TrainablePolicy) -> Laboratory:
+        """Return the exact laboratory of this seed.
+
+        Raises:
+            BadInput: The dataset is not an exact world.
+        """
+        data, feedback = self.suite.data, self.suite.feedback
+        if data.dataset != "exact":
+            raise BadInput(f"evaluators: 'exact' needs the dataset 'exact', not {data.dataset!r}; leave it out")
+        return Laboratory(data.world, self.backbone, sft, feedback.annotator == "exact", feedback.noise)
+
+    def log_reference(self, sft: TrainablePolicy) -> Floats:
+        """Return the SFT policy's distribution over the completions of trained combinations (P, N), nats."""
+        return self.laboratory(sft).trained.log_reference
 
     def lab(self) -> HarnessLab:
         """Return a fresh lab of this seed without a budget (for shared work and evaluation)."""

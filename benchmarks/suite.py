@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from alignarena.benchmarks.datasets import DATASETS
@@ -20,18 +20,21 @@ from alignarena.core.records import Budget
 from alignarena.methods.parts.reward_modelling import RewardModelling
 
 # What may differ between two runs that share a folder: more methods, seeds or evaluators only add to it.
-_NOT_IN_DIGEST = ("name", "summary", "methods", "seeds", "evaluators")
+# Nor do threads make results incomparable: they add up in another order, which the last bits of a sum show.
+_NOT_IN_DIGEST = ("name", "summary", "methods", "seeds", "evaluators", "threads")
 
 
 @dataclass(frozen=True)
 class FeedbackConfig:
     """Where preferences come from: an annotator who ranks samples of the SFT policy, or the pairs of the dataset."""
 
-    annotator: Literal["simulated", "human"] = "simulated"
+    annotator: Literal["simulated", "human", "exact"] = "simulated"  # exact: of an exact world, without end
     scorer: str = "gold"  # the hidden reward of a simulated annotator
     noise: float = 0.1  # its error, in the scorer's units; 0 ranks exactly
     n: int = 4  # completions it ranks for a prompt
     sampling: Sampling = field(default_factory=Sampling)
+    phases: int = 300  # of an exact annotator: how often a fit gets fresh pairs
+    pairs: int = 256  # and how many each time
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -80,6 +83,7 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     evaluators: tuple[str, ...] = ("win_rate", "kl", "behaviour")
+    threads: int = 0  # of the CPU, at most, for one cell: 0 takes what the machine gives; 1 for the smallest models
 
     def __post_init__(self) -> None:
         """Check what no single section can.
@@ -91,10 +95,14 @@ class Suite:
             raise BadInput("methods: name at least one method")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise BadInput(f"seeds: give at least one, each once; got {list(self.seeds)}")
+        if self.threads < 0:
+            raise BadInput(f"threads: must be 0 (what the machine gives) or more, got {self.threads}")
         if self.data.dataset not in DATASETS:
             raise BadInput(f"data.dataset: unknown dataset {self.data.dataset!r}{nearest(self.data.dataset, DATASETS)}")
         if self.feedback.annotator == "human" and not DATASETS[self.data.dataset].human_pairs:
             raise BadInput(f"feedback.annotator: {self.data.dataset!r} has no human pairs; set it to 'simulated'")
+        if self.feedback.annotator == "exact" and self.data.dataset != "exact":
+            raise BadInput("feedback.annotator: only the dataset 'exact' knows the truth; set it to 'simulated'")
         for split in ("sft", "reward_model", "train", "evaluation"):
             if self.data.sizes.get(split) == 0:
                 raise BadInput(f"data.sizes.{split}: must be at least 1; without prompts nothing can be compared")
@@ -107,13 +115,17 @@ def load_suite(name_or_path: str, overrides: Mapping[str, Any] | None = None) ->
     """Read a suite, lay overrides over it and check every key and type.
 
     Args:
-        name_or_path: A built-in name or the path of a YAML file.
+        name_or_path: A built-in name or the path of a YAML file; behind a study's, ``/VARIANT`` names one of its own.
         overrides: Dotted paths to values, as ``--set`` gives them: ``method.dpo.beta``, ``sft.learning_rate``.
 
     Raises:
-        BadInput: No such suite, unknown keys, methods or datasets, wrong types; names the file, line and key.
+        BadInput: No such suite, unknown keys, methods or datasets, wrong types; names the file, line and key. Or a
+            study, which is several suites; names its variants.
     """
     given = read_suite_values(name_or_path)
+    if given.variants:
+        names = ", ".join(f"{name_or_path}/{variant}" for variant in given.variants)
+        raise BadInput(f"{given.origins['variants']}: {name_or_path} is a study, not one suite; give one of {names}")
     for key, value in (overrides or {}).items():
         given.override(key, value)
     try:
@@ -132,6 +144,8 @@ def _build(given: SuiteValues) -> Suite:
     if isinstance(values["methods"], dict):  # a method without hyperparameters is written `dpo:`
         values["methods"] = {name: {} if fields is None else fields for name, fields in values["methods"].items()}
     suite = build(Suite, values)
+    if given.variant:
+        suite = replace(suite, name=f"{suite.name}/{given.variant}")
     for name, hyperparameters in suite.methods.items():
         build_method(name, hyperparameters)
     return suite
@@ -167,7 +181,7 @@ def _lists(value: Any) -> Any:
 
 
 def suite_digest(suite: Suite) -> str:
-    """Return the digest of what makes two runs comparable: all but the name, summary, methods, seeds and evaluators."""
+    """Return the digest of what makes two runs comparable: all but those of ``_NOT_IN_DIGEST``."""
     return digest({key: value for key, value in resolved(suite).items() if key not in _NOT_IN_DIGEST})
 
 
@@ -179,11 +193,14 @@ class SuiteEntry:
     summary: str
     revision: int
     dataset: str
+    variants: tuple[str, ...] = ()  # of a study
 
 
 def list_suites() -> list[SuiteEntry]:
     """Return the built-in suites by name."""
-    suites = [read_suite_values(file.stem).values for file in sorted(SUITES.glob("*.yaml"))]
+    found = [read_suite_values(file.stem) for file in sorted(SUITES.glob("*.yaml"))]
+    suites = [(one.values, tuple(one.variants)) for one in found]
     return [
-        SuiteEntry(suite["name"], suite["summary"], suite["revision"], suite["data"]["dataset"]) for suite in suites
+        SuiteEntry(suite["name"], suite["summary"], suite["revision"], suite["data"]["dataset"], variants)
+        for suite, variants in suites
     ]

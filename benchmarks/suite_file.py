@@ -1,4 +1,7 @@
-"""Suite files into plain values that remember where each came from, so that an error names file, line and key."""
+"""Suite files into plain values that remember where each came from, so that an error names file, line and key.
+
+A file with ``variants`` is a study; ``STUDY/VARIANT`` names one of them, which is an ordinary suite.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import yaml
 from alignarena.core.errors import BadInput, nearest
 
 SUITES = Path(__file__).parent / "suites"
+_OF_THE_STUDY = ("extends", "name", "variants")  # what its variants have in common by definition
+_TAKEN = ("report", "..", ".")  # what a study's folder holds beside its variants, and what is no folder in it
 _YAML = "tag:yaml.org,2002:"  # tags of plain YAML; any other is left to the safe loader, which refuses it
 
 
@@ -22,11 +27,57 @@ class SuiteValues:
 
     values: dict[str, Any]
     origins: dict[str, str]  # the path "" is the file itself
+    variant: str = ""  # of a study, where these are one's values
 
     def merge(self, other: SuiteValues) -> None:
         """Lay other values over these: sections key by key, everything else as a whole."""
         _merge(self.values, other.values)
         self.origins.update(other.origins)
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants of a study, in the file's order; none for an ordinary suite.
+
+        Raises:
+            BadInput: ``variants`` is not a mapping of folder names to the suite keys that differ.
+        """
+        if "variants" not in self.values:
+            return []
+        variants, where = self.values["variants"], self.origins["variants"]
+        if not isinstance(variants, dict) or not variants:
+            raise BadInput(f"{where}: variants: expected a mapping of names to the suite keys that differ")
+        for name, differing in variants.items():
+            self._check_variant(name, differing)
+        return list(variants)
+
+    def _check_variant(self, name: str, differing: Any) -> None:
+        path = f"variants.{name}"
+        where = self.origins[path]
+        if not re.fullmatch(r"[\w.-]+", name) or name in _TAKEN:
+            raise BadInput(f"{where}: {path}: cannot be the name of a folder; use letters, digits, '_', '-' and '.'")
+        if not isinstance(differing, dict | None):
+            raise BadInput(f"{where}: {path}: expected a mapping of the suite keys that differ, got {differing!r}")
+        for key in _OF_THE_STUDY:
+            if key in (differing or {}):
+                raise BadInput(f"{self.origins[f'{path}.{key}']}: {path}.{key}: belongs to the study, not to a variant")
+
+    def of_variant(self, name: str) -> SuiteValues:
+        """Return the suite that a variant is: the study's values under its own.
+
+        Raises:
+            BadInput: This is no study, or it has no such variant.
+        """
+        if not self.variants:
+            raise BadInput(f"{self.origins['']}: the suite has no variants, so {name!r} cannot be one of them")
+        if name not in self.variants:
+            raise BadInput(f"{self.origins['variants']}: no variant {name!r}{nearest(name, self.variants)}")
+        path = f"variants.{name}."
+        own = {place.removeprefix(path): line for place, line in self.origins.items() if place.startswith(path)}
+        shared = {key: value for key, value in self.values.items() if key != "variants"}
+        origins = {place: line for place, line in self.origins.items() if place.partition(".")[0] != "variants"}
+        suite = SuiteValues(shared, origins, name)
+        suite.merge(SuiteValues(self.values["variants"][name] or {}, own))
+        return suite
 
     def override(self, key: str, value: Any) -> None:
         """Set one value by its dotted path; ``method.X.field`` means ``methods.X.field``.
@@ -66,49 +117,68 @@ class SuiteValues:
             found = re.search(rf"(?<![\w.]){re.escape(path)}(?!\w)", text) if path else None
             if found:
                 best = min(best, (found.start(), -len(path), path))
-        return BadInput(f"{self.origins[best[2]]}: {text}")
+        variant = f"variant {self.variant}: " if self.variant else ""
+        return BadInput(f"{self.origins[best[2]]}: {variant}{text}")
 
 
 def read_suite_values(name_or_path: str) -> SuiteValues:
     """Read a suite file, and under it the one that it extends.
 
+    Args:
+        name_or_path: A built-in name or the path of a YAML file; behind a study's, ``/VARIANT`` names one of its own.
+
     Raises:
-        BadInput: No such suite, or a file that is not a YAML mapping.
+        BadInput: No such suite or variant, or a file that is not a YAML mapping.
     """
-    return _read_extending(_find(name_or_path, Path()), ())
+    return _read_extending(*_find(name_or_path, Path()), ())
 
 
-def _find(name: str, folder: Path) -> Path:
-    built_in = SUITES / f"{name}.yaml"
-    if re.fullmatch(r"[\w-]+", name) and built_in.is_file():
-        return built_in
-    path = folder / Path(name).expanduser()
-    if path.is_file():
-        return path
-    if path.suffix in (".yaml", ".yml") or "/" in name:
-        raise BadInput(f"suite file {path} does not exist")
+def variants_of(name_or_path: str) -> list[str]:
+    """Return the names of a study's variants, in the file's order; none for an ordinary suite.
+
+    Raises:
+        BadInput: As :func:`read_suite_values`, or variants that are wrong in themselves.
+    """
+    return read_suite_values(name_or_path).variants
+
+
+def _find(name: str, folder: Path) -> tuple[Path, str]:
+    """Return the file of a suite, and the variant that is meant of a study."""
+    study, _, variant = name.rpartition("/")
+    for suite, one in ((name, ""), (study, variant)) if variant else ((name, ""),):
+        built_in, path = SUITES / f"{suite}.yaml", folder / Path(suite).expanduser()
+        if re.fullmatch(r"[\w-]+", suite) and built_in.is_file():
+            return built_in, one
+        if path.is_file():
+            return path, one
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        raise BadInput(f"suite file {folder / Path(name).expanduser()} does not exist")
     names = [file.stem for file in SUITES.glob("*.yaml")]
     raise BadInput(f"unknown suite {name!r}{nearest(name, names)}; or give the path of a .yaml file")
 
 
-def _read_extending(path: Path, children: tuple[Path, ...]) -> SuiteValues:
-    own = _read(path)
-    parent_name = own.values.pop("extends", None)
-    own.values.setdefault("name", path.stem)
-    if parent_name is None:
-        return own
-    where = own.origins["extends"]
-    if not isinstance(parent_name, str):
-        raise BadInput(f"{where}: extends: expected the name or path of a suite, got {parent_name!r}")
+def _read_extending(path: Path, variant: str, children: tuple[Path, ...]) -> SuiteValues:
+    values = _read(path)
+    parent_name = values.values.pop("extends", None)
+    values.values.setdefault("name", path.stem)
+    if parent_name is not None:
+        parent = _read_parent(path, parent_name, values.origins["extends"], children)
+        parent.merge(values)
+        values = parent
+    return values.of_variant(variant) if variant else values
+
+
+def _read_parent(path: Path, name: Any, where: str, children: tuple[Path, ...]) -> SuiteValues:
+    if not isinstance(name, str):
+        raise BadInput(f"{where}: extends: expected the name or path of a suite, got {name!r}")
     try:
-        parent_path = _find(parent_name, path.parent)
+        parent, variant = _find(name, path.parent)
     except BadInput as error:
         raise BadInput(f"{where}: extends: {error}") from None
-    if parent_path.resolve() in (path.resolve(), *children):
-        raise BadInput(f"{where}: extends: {parent_name!r} extends this file in turn; remove one of the two")
-    values = _read_extending(parent_path, (*children, path.resolve()))
-    values.merge(own)
-    return values
+    if parent.resolve() in (path.resolve(), *children):
+        raise BadInput(f"{where}: extends: {name!r} extends this file in turn; remove one of the two")
+    found = _read_extending(parent, variant, (*children, path.resolve()))
+    return SuiteValues(found.values, found.origins)  # what extends a variant is none itself
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

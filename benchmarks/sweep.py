@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from alignarena.benchmarks.cell import Bench, cell_digest, run_cell
-from alignarena.benchmarks.datasets import load_dataset_splits
+from alignarena.benchmarks.datasets import load_dataset_splits, model_of
 from alignarena.benchmarks.heldout import reward_model_table
-from alignarena.benchmarks.jobs import chosen_jobs
+from alignarena.benchmarks.jobs import chosen_jobs, own_threads, threads
 from alignarena.benchmarks.provenance import now, provenance
 from alignarena.benchmarks.side_by_side import CellKey, Ended, SideBySide
 from alignarena.benchmarks.start import Start
@@ -31,6 +32,7 @@ from alignarena.harness.cache import Cache
 from alignarena.harness.meter import lifetime_peak_mib
 from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.progress import StageProgress
+from alignarena.results.frame import STUDY
 from alignarena.results.store import RunFolder
 
 _MEMORY_OF_ONE = "one process"
@@ -49,13 +51,14 @@ def run(
     """Run a suite into a folder, or go on with what a folder lacks.
 
     Args:
-        suite: A built-in name or the path of a YAML file.
+        suite: A built-in name or the path of a YAML file; of a study, ``STUDY/VARIANT``.
         out: The run folder; ``runs/NAME`` by default.
         methods: Registered names; the suite's by default.
         seeds: Training seeds; the suite's by default.
         set: Dotted keys to values, as ``--set`` gives them.
         method_files: Loose files whose methods are registered first.
-        jobs: Cells at a time, each in a worker process; by default one a GPU, or one for 8 cores.
+        jobs: Cells at a time, each in a worker process; by default one a GPU, or one for 8 cores, or for as many as
+            the suite's ``threads``.
 
     Returns:
         The run folder, and the cells that failed as ``METHOD/SEED``; one failure never ends the others.
@@ -65,7 +68,7 @@ def run(
     """
     plan = planned(suite, methods, seeds, set, method_files)
     folder = RunFolder(Path(out) if out else Path("runs") / plan.name)
-    jobs = chosen_jobs(jobs, plan.methods, method_files)
+    jobs = chosen_jobs(jobs, plan.methods, method_files, plan.threads)
     return folder.path, Sweep(plan, folder, method_files).run(jobs)
 
 
@@ -129,7 +132,7 @@ class Sweep:
         before, started = float(self.folder.status.get("machine_seconds", 0.0)), time.perf_counter()
         jobs = min(jobs, len(todo))
         ended = dict[CellKey, bool]()
-        with closing(self._side_by_side(todo, jobs) if jobs > 1 else self._in_turn(todo)) as ends:
+        with own_threads(), closing(self._side_by_side(todo, jobs) if jobs > 1 else self._in_turn(todo)) as ends:
             for cell, done, peak in ends:
                 ended[cell] = done
                 self._note_machine(before + time.perf_counter() - started, peak, jobs)
@@ -142,12 +145,15 @@ class Sweep:
             self.finish(todo[0][1])
 
     def _side_by_side(self, todo: Sequence[CellKey], jobs: int) -> Generator[Ended, None, None]:
-        return SideBySide(self.folder, list(self.methods), self.plan.seeds, self.files, jobs).run(todo)
+        plan = self.plan
+        return SideBySide(self.folder, list(self.methods), plan.seeds, self.files, jobs, plan.threads).run(todo)
 
     def seed(self, seed: int) -> tuple[Start, Bench]:
         """Return what the cells of a seed share; loads the model and the data when first asked."""
         if self._backbone is None:
-            self._backbone = Backbone(self.plan.model)
+            self._backbone = Backbone(model_of(self.plan.data, self.plan.model))
+            if self.plan.threads:
+                torch.set_num_threads(threads(1, 1, self.plan.threads))
         if seed not in self._seeds:
             splits = load_dataset_splits(self.plan.data, too_long=self._backbone.tokens.too_long)
             base = AdapterPolicy(self._backbone.digest)
@@ -240,10 +246,13 @@ class Sweep:
         with self._full_disk_explained():
             _, bench = self.seed(seed)
             table = reward_model_table(bench) if bench.heldout else None  # every process has a share in this
+            exact = bench.laboratory.frontier() if "exact" in self.plan.evaluators and bench.laboratory else None
             if not self._is_main:
                 return
             if table is not None:
                 self.folder.write_json("extra/reward_models.json", table)
+            if exact is not None:
+                self.folder.write_json("extra/frontier.json", exact)
             self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
             self.folder.write_results_parquet()
 
@@ -254,6 +263,8 @@ class Sweep:
         return bool(outcome.get("digest") == cell_digest(self.plan, seed, self.methods[name]))
 
     def _claim_folder(self) -> None:
+        if (self.folder.path / STUDY).is_file():
+            raise BadInput(f"{self.folder.path} holds a study; choose another --out")
         digest = suite_digest(self.plan)
         known = self.folder.status.get("suite_digest")
         if known not in (None, digest):

@@ -64,6 +64,11 @@ class Evidence(Protocol):
         """Pairs of people by axis that nothing was trained on."""
         ...
 
+    @property
+    def exact(self) -> Iterable[tuple[Row, Measures]]:
+        """What is known exactly of the policy, prompt by prompt, in a world whose completions are enumerated."""
+        ...
+
 
 @dataclass(frozen=True)
 class Evaluator:
@@ -124,6 +129,10 @@ def _heldout(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
             yield row, {f"implicit_accuracy_{axis}": right}
 
 
+def _exact(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    return evidence.exact
+
+
 def _logratios(evidence: Evidence, policy: TrainablePolicy, pairs: Rows, side: str) -> list[float]:
     """Return the log-ratio (nats) of the policy to the SFT policy for one completion of each pair."""
     rows = Dataset.from_list(
@@ -142,6 +151,7 @@ EVALUATORS: dict[str, Evaluator] = {
         Evaluator("win_rate", "share of completions that beat SFT's, ties half", "diagnostic", _win_rate),
         Evaluator("kl", "nats a completion away from the SFT policy, on the policy's own samples", "diagnostic", _kl),
         Evaluator("behaviour", "length, ends by itself, distinct words", "diagnostic", _behaviour),
+        Evaluator("exact", "expected gold, KL and distances to the optimum, by enumeration", "diagnostic", _exact),
         Evaluator("heldout", "implicit reward against people's held-out pairs", "diagnostic", _heldout),
     )
 }

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from alignarena.core.contract import Lab, Policy, Schedule, Task
 from alignarena.core.registry import method
-from alignarena.methods.parts.experience import Fixed
+from alignarena.methods.parts.experience import pairs_of
 from alignarena.methods.parts.losses import DPOLoss
-from alignarena.methods.parts.rows import pairs
 
 
 @method("dpo", paper="arXiv:2305.18290", family="offline")
@@ -26,5 +25,6 @@ class DPO:
 
     def align(self, task: Task, lab: Lab) -> Policy:
         """Fit the policy to the preferences; the SFT policy is the reference model."""
-        preferences = pairs(task.preferences["overall"])
-        return lab.fit(task.policy, Fixed(preferences), DPOLoss(self.beta, self.label_smoothing), self.schedule)
+        preferences = pairs_of(task.preferences["overall"])
+        loss = DPOLoss(self.beta, self.label_smoothing, soft=preferences.soft)
+        return lab.fit(task.policy, preferences, loss, self.schedule)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alignarena.reports.roles import roles
 from alignarena.reports.tables import is_number, number
 from alignarena.results import stats
+from alignarena.results.exact import in_limit
 from alignarena.results.frame import Comparison, Entry, Results
 from alignarena.results.leaderboard import against_baseline
 
 METRIC_NAMES = {"gold": "gold reward", "win": "win rate against SFT"}
-_EVALUATORS = {"gold": "gold", "win": "win_rate"}
+_IN_LIMIT = (
+    "Feedback was exact and unlimited: this shows correctness, not a ranking, so nothing is compared here. Whether "
+    "each method reaches its own target stands under Exact laboratory."
+)
 _UNITS = {
     "checkpoint": "One seed: every statement here is a claim about these checkpoints, not about the methods; another "
     "seed may order them differently.",
@@ -35,23 +39,25 @@ class Answer:
 def answers(results: Results) -> list[Answer]:
     """Return the answer of each suite among the results."""
     found = []
+    compared = against_baseline(results)
     for _, group in itertools.groupby(results.entries.values(), key=lambda entry: entry.baseline):
         entries = list(group)
         name = str(entries[0].folder.suite.get("name", entries[0].folder.name))
-        found.append(Answer(name, _lines(results, entries)))
+        found.append(Answer(name, _lines(results, entries, compared)))
     return found
 
 
-def _lines(results: Results, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+def _lines(results: Results, entries: Sequence[Entry], compared: Mapping[str, Comparison]) -> list[tuple[str, str]]:
     metric = results.primary_metric(entries[0].label)
+    if in_limit(entries[0]):
+        return [("none", _IN_LIMIT), *_without_verdict(entries)]
     if metric is None:
         nothing = "Nothing was scored that a verdict could rest on: neither gold nor a win rate against SFT."
         return [("none", nothing), *_without_verdict(entries)]
     labels = [entry.label for entry in entries]
     rows = {row["method"]: row for row in results.leaderboard().to_dict("records") if row["method"] in labels}
-    compared = against_baseline(results)
     verdicts = {label: str(rows[label]["verdict_vs_sft"]).partition(" (")[0] for label in labels}
-    lines = [("basis", _basis(entries[0], metric))]
+    lines = [("basis", _basis(results, entries, metric))]
     for outcome, words in (("better", "Better than SFT"), ("worse", "Worse than SFT"), ("cannot tell", "")):
         these = [compared[label] for label in labels if verdicts[label] == outcome and label in compared]
         these.sort(key=lambda comparison: -comparison.difference)
@@ -67,8 +73,10 @@ def _lines(results: Results, entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return [*lines, *_unit(compared[label] for label in labels if label in compared)]
 
 
-def _basis(entry: Entry, metric: str) -> str:
-    [(_, role, note)] = roles([_EVALUATORS[metric]], [entry.folder])
+def _basis(results: Results, entries: Sequence[Entry], metric: str) -> str:
+    rows = results.frame[results.frame["metric"] == metric]
+    evaluator = rows.loc[rows["method"].isin([entry.label for entry in entries]), "evaluator"].iloc[0]
+    [(_, role, note)] = roles([evaluator], [entries[0].folder])
     described = ", ".join(part for part in (f"a {role} evaluator" if role else "", note) if part)
     return f"Verdicts rest on the {METRIC_NAMES[metric]}: {described}."
 

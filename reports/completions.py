@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from alignarena.results.exact import EVALUATOR
 from alignarena.results.frame import Results
 
 MOST_PROMPTS = 300  # embedded; a page must stay small enough to open on a phone
@@ -51,7 +52,8 @@ def _prompt_id(results: Results, baseline: str, prompt_id: str) -> str:
 def _scores(rows: list[dict[str, Any]]) -> dict[tuple[str, Any], dict[str, float]]:
     found: dict[tuple[str, Any], dict[str, float]] = {}
     for row in rows:
-        if row["value"] is not None:
+        # Exact figures are of a policy on a prompt, not of the one completion that has their sample number.
+        if row["value"] is not None and row["evaluator"] != EVALUATOR:
             found.setdefault((str(row["prompt_id"]), row["sample"]), {})[row["metric"]] = round(row["value"], 4)
     return found
 

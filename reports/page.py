@@ -13,7 +13,7 @@ import jinja2
 
 from alignarena.core.files import atomic_write
 from alignarena.core.records import Ledger
-from alignarena.reports import answer, plots, tables
+from alignarena.reports import answer, exact, plots, tables
 from alignarena.reports.completions import MOST_PROMPTS, browsable
 from alignarena.reports.roles import roles
 from alignarena.reports.style import inline, look
@@ -44,7 +44,8 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
     drawn = plots.draw(results)
     extra = tables.extra(results)
     board, split = tables.leaderboard(results), tables.leaderboard(results, tables.SPLIT, "split")
-    tables.write_tables([board, tables.budget(results), tables.axes(results), *extra], out / "tables")
+    written = [board, tables.budget(results), tables.axes(results), *extra, *exact.full(results)]
+    tables.write_tables(written, out / "tables")
     plots.write_plots(drawn, out / "plots")
     path = out / "index.html"
     atomic_write(path, render(results, board, split, extra, drawn).encode("utf-8", "replace"))
@@ -69,7 +70,9 @@ def render(results: Results, board: Table, split: Table, extra: Sequence[Table],
         answers=answer.answers(results),
         board=board,
         board_notes=_notes(board),
-        split=split if {"gold", "second_sentiment"} & set(results.metrics) else None,
+        laboratory=exact.laboratory(results),
+        notes=_notes,
+        split=split if len(split.headings) > 2 else None,  # more than the method and gold itself
         extra=extra,
         further=tables.further(results),
         plots={plot.name: inline(plot.svg, plot.name, plot.caption) for plot in drawn},
@@ -81,7 +84,8 @@ def render(results: Results, board: Table, split: Table, extra: Sequence[Table],
         completions=script_json(browsable(results)),
         most_prompts=MOST_PROMPTS,
         cards=[_card(entry) for entry in entries],
-        looks={entry.label: look(entry.label)[0] for entry in entries},
+        most_trained=plots.MOST_TRAINED,
+        looks={name: look(name)[0] for entry in entries for name in (entry.label, entry.method)},
         remarks={entry.label: _remark(entry) for entry in entries},
         roles=roles(results.frame["evaluator"].unique(), results.folders),
         failures=[(entry.label, cell) for entry in entries for cell in entry.cells.values() if cell.state == "FAILED"],

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from alignarena.core.files import atomic_write
+from alignarena.reports import exact_plots
 from alignarena.reports.style import figure, look, render, styled
+from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.stats import Interval
 
 # Bookkeeping of a training step: not worth a curve.
 _NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "tokens", "learning_rate"})
+MOST_TRAINED = 40  # methods with training curves; a study of many worlds would not open any more
 _MOST_POINTS = 400  # of one curve; more cannot be seen
 
 
@@ -34,7 +37,7 @@ def gold(results: Results) -> Any | None:
     if not found:
         return None
     # A failed run keeps its line, empty: left out, it would look as if it had not been tried.
-    labels = [label for label in results.methods if label in found or results.entry(label).status == "FAILED"]
+    labels = [label for label in _compared(results) if label in found or results.entry(label).status == "FAILED"]
     drawn, axes = figure(5.6, 0.9 + 0.36 * len(labels))
     for place, label in enumerate(labels):
         colour, marker = look(label)
@@ -48,14 +51,15 @@ def gold(results: Results) -> Any | None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("gold reward (0 to 1), mean and 95 % interval")
+    axes.set_xlabel(f"{_gold_name(results)}, mean and 95 % interval")
     return drawn
 
 
 def reward_kl(results: Results) -> Any | None:
     """Gold reward (the proxy's where there is no gold) against the distance to SFT."""
-    for metric, name in (("gold", "gold reward (0 to 1)"), ("proxy_reward", "reward model score")):
-        drawn = _scatter(results, ("kl", "KL to SFT on own samples (nats per completion)"), (metric, name))
+    how = "exact" if _is_exact(results) else "on own samples"
+    for metric, name in (("gold", _gold_name(results)), ("proxy_reward", "reward model score")):
+        drawn = _scatter(results, ("kl", f"KL to SFT {how} (nats per completion)"), (metric, name))
         if drawn is not None:
             return drawn
     return None
@@ -63,7 +67,7 @@ def reward_kl(results: Results) -> Any | None:
 
 def gold_proxy(results: Results) -> Any | None:
     """Gold reward against the reward model's score: going right without going up is over-optimisation."""
-    return _scatter(results, ("proxy_reward", "proxy: reward model score"), ("gold", "gold reward (0 to 1)"))
+    return _scatter(results, ("proxy_reward", "proxy: reward model score"), ("gold", _gold_name(results)))
 
 
 def lengths(results: Results) -> Any | None:
@@ -123,7 +127,9 @@ def draw(results: Results) -> list[Plot]:
     with styled():
         for name, (make, caption) in FIGURES.items():
             plots += _drawn(make(results), name, caption)
-        for label in results.methods:
+        for name, caption, made in exact_plots.draw(results):
+            plots += _drawn(made, name, caption)
+        for label in results.methods[:MOST_TRAINED]:
             name = f"training-{label.replace('/', '-')}"
             plots += _drawn(training(results, label), name, f"Training curves of {label}")
     return plots
@@ -140,8 +146,20 @@ def _drawn(made: Any | None, name: str, caption: str) -> list[Plot]:
     return [] if made is None else [Plot(name, caption, *render(made, name))]
 
 
+def _compared(results: Results) -> list[str]:
+    return [label for label, entry in results.entries.items() if not in_limit(entry)]
+
+
+def _is_exact(results: Results) -> bool:
+    return EVALUATOR in set(results.frame["evaluator"])
+
+
+def _gold_name(results: Results) -> str:
+    return "gold reward" if _is_exact(results) else "gold reward (0 to 1)"
+
+
 def _intervals(results: Results, metric: str) -> dict[str, Interval]:
-    found = {label: results.interval(label, metric) for label in results.methods}
+    found = {label: results.interval(label, metric) for label in _compared(results)}
     return {label: interval for label, interval in found.items() if math.isfinite(interval.mean)}
 
 

@@ -10,6 +10,7 @@ from alignarena.results.store import RunFolder
 # Unless provenance.json says it under "evaluators": {name: {"role", "note"}}.
 _ROLES = {
     "gold": ("diagnostic", "the hidden reward of a simulation: it made the feedback that methods were trained on"),
+    "exact": ("diagnostic", "the hidden reward and the distances to the optimum, summed over every completion"),
     "second_opinion": ("independent", "a scorer that no feedback came from"),
     "proxy": ("diagnostic", "the reward model that methods were trained on"),
     "win_rate": ("", "against SFT's completion of the same prompt and sample, ties half"),

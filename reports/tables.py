@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from alignarena.core.files import atomic_write
 from alignarena.core.records import Ledger
 from alignarena.reports.text import LATEX, MARKDOWN, printable
+from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.leaderboard import COLUMNS, INTERVALS, MEANS
 from alignarena.results.stats import FEWEST_PROMPTS_LENGTH_CONTROLLED
@@ -132,7 +134,7 @@ def budget(results: Results) -> Table:
 
 def axes(results: Results) -> Table:
     """Return every scored metric of every method with its interval: the axes that gold is made of, and the others."""
-    known = results.frame[results.frame["value"].notna()]
+    known = _sampled(results)
     rows = []
     for (label, evaluator, metric), part in known.groupby(["method", "evaluator", "metric"], sort=False):
         interval = results.interval(str(label), str(metric))
@@ -145,8 +147,7 @@ def axes(results: Results) -> Table:
 def further(results: Results) -> Table:
     """Return the mean and interval of every metric that no leaderboard column shows, a column each."""
     shown = {"gold", *MEANS.values(), *INTERVALS.values()}
-    known = results.frame.loc[results.frame["value"].notna(), "metric"].unique()
-    metrics = [str(metric) for metric in known if metric not in shown]
+    metrics = [str(metric) for metric in _sampled(results)["metric"].unique() if metric not in shown]
     rows = []
     for label in results.methods:
         rows.append([Shown(label, sort=label), *(_interval(results, label, metric) for metric in metrics)])
@@ -226,6 +227,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _sampled(results: Results) -> pd.DataFrame:
+    """Known scores but the exact laboratory's, which have a table of their own: a null is an infinity there."""
+    return results.frame[results.frame["value"].notna() & (results.frame["evaluator"] != EVALUATOR)]
+
+
 def _shown(results: Results, row: dict[Any, Any], column: Column) -> Shown:
     value = row[column.name]
     if column.digits is None:
@@ -253,6 +259,8 @@ def _reason(results: Results, row: dict[Any, Any], name: str) -> str:
         return NO_NUMBERS[entry.status != "FAILED"]
     if name == "gold_vs_sft" and entry.is_baseline:
         return "SFT is what the others are compared with"
+    if name == "gold_vs_sft" and in_limit(entry):
+        return "the limit setting shows correctness, not a ranking"
     metric = ({"gold_vs_sft": "gold", "win_rate_length_controlled": "win"} | INTERVALS | MEANS).get(name, name)
     if not results.samples(entry.label, metric):
         return "not scored"
@@ -265,7 +273,7 @@ def _plain(value: Any) -> Shown:
     if is_number(value):
         whole = float(value).is_integer() and not (isinstance(value, float) and abs(value) <= 1)
         return Shown(number(value, 0 if whole else 4), sort=float(value))
-    text = "" if value is None or isinstance(value, float) else printable(str(value))
+    text = "" if _is_missing(value) else printable(str(value))
     return Shown(text, sort=text, reason="" if text else "none recorded")
 
 
@@ -273,7 +281,11 @@ def _exact(value: Any) -> str:
     if is_number(value):
         text = f"{value:.6f}".rstrip("0").rstrip(".")
         return "0" if text == "-0" else text
-    return "" if value is None or isinstance(value, float) else printable(str(value))
+    return "" if _is_missing(value) else printable(str(value))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _latex_row(cells: Sequence[str]) -> str:

@@ -12,12 +12,14 @@ import pandas as pd
 
 from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, nearest
+from alignarena.core.files import read_json
 from alignarena.core.records import Ledger
 from alignarena.results import leaderboard, stats
 from alignarena.results.stats import Interval, Sample, Verdict
 from alignarena.results.store import Cell, RunFolder, tidy
 
 BASELINE = "sft"
+STUDY = "study.json"  # in the folder of a study: its name, and the folders of its variants in order
 Status = Literal["DONE", "FAILED", "not converged", "RUNNING", "WAITING"]
 
 
@@ -97,15 +99,17 @@ class Entry:
 class Results:
     """What one or more runs found.
 
-    Folders of one suite (by digest) are read as one run; folders of different suites keep their own baseline, and
-    their methods are labelled ``FOLDER/METHOD``.
+    Folders of one suite (by digest) are read as one run; folders of different suites, or of different variants of a
+    study, keep their own baseline, and their methods are labelled ``FOLDER/METHOD``.
 
     Args:
         folders: Run folders, complete or not.
+        given: The folders that were asked for, where some are those of studies.
     """
 
-    def __init__(self, folders: Sequence[RunFolder]) -> None:
+    def __init__(self, folders: Sequence[RunFolder], given: Sequence[str | Path] = ()) -> None:
         self.folders = list(folders)
+        self.given = [Path(path) for path in given] or [folder.path for folder in self.folders]
         self.entries: dict[str, Entry] = {entry.label: entry for entry in _entries(self.folders)}
 
     @property
@@ -217,14 +221,33 @@ class Results:
 
 
 def load_results(*run_dirs: str | Path) -> Results:
-    """Read one or more run folders, complete or not.
+    """Read one or more run folders, complete or not; a study's folder stands for those of its variants.
 
     Raises:
         BadInput: A folder is no run folder, or none was given.
     """
     if not run_dirs:
         raise BadInput("no run folder given; name one that `alignarena run` wrote (runs/NAME)")
-    return Results([RunFolder.open(path) for path in run_dirs])
+    return Results([folder for path in run_dirs for folder in run_folders(path)], run_dirs)
+
+
+def run_folders(path: str | Path) -> list[RunFolder]:
+    """Return the run folder at a path; of a study's folder those of its variants that have begun, in order.
+
+    Raises:
+        BadInput: It is no folder that a run wrote, or a study of which nothing has begun.
+    """
+    file = Path(path) / STUDY
+    if not file.is_file():
+        return [RunFolder.open(path)]
+    study = read_json(file)
+    if not isinstance(study, dict) or not isinstance(study.get("variants"), list):
+        raise BadInput(f"{file}: expected an object with a list of variants; run the study again")
+    folders = [RunFolder(Path(path) / str(name)) for name in study["variants"]]
+    begun = [folder for folder in folders if folder.suite]
+    if not begun:
+        raise BadInput(f"{path}: no variant of this study has begun; run the study again")
+    return begun
 
 
 def _differences(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
@@ -234,9 +257,10 @@ def _differences(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
 
 
 def _entries(folders: Sequence[RunFolder]) -> Iterable[Entry]:
-    groups: dict[str, list[RunFolder]] = {}
+    groups: dict[tuple[str, str], list[RunFolder]] = {}
     for folder in folders:
-        groups.setdefault(_suite_digest(folder), []).append(folder)
+        variant = str(folder.suite.get("name", "")).partition("/")[2]  # two may differ in hyperparameters alone
+        groups.setdefault((_suite_digest(folder), variant), []).append(folder)
     for name, group in zip(_unique([group[0].name for group in groups.values()]), groups.values(), strict=True):
         prefix = f"{name}/" if len(groups) > 1 else ""
         for method, cells in _merged(group).items():

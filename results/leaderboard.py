@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from alignarena.results import stats
+from alignarena.results.exact import in_limit
 
 if TYPE_CHECKING:
     from alignarena.results.frame import Comparison, Entry, Results
@@ -49,11 +50,11 @@ def build(results: Results) -> pd.DataFrame:
 
 
 def against_baseline(results: Results) -> dict[str, Comparison]:
-    """Compare every method that may get a verdict with its SFT row, on the primary metric."""
+    """Compare every method that may get a verdict with its SFT row, on the primary metric; none in the limit."""
     found = {}
     for entry in results.entries.values():
         metric, baseline = results.primary_metric(entry.label), results.entries.get(entry.baseline)
-        if metric is None or entry.is_baseline or baseline is None:
+        if metric is None or entry.is_baseline or baseline is None or in_limit(entry):
             continue
         if results.comparable(entry.label, baseline.label, metric):
             found[entry.label] = results.compare(entry.label, baseline.label, metric)
@@ -97,6 +98,8 @@ def _verdict(entry: Entry, verdicts: Mapping[str, str]) -> str:
         return "baseline"
     if entry.status != "DONE":
         return f"no verdict ({entry.status})"
+    if in_limit(entry):
+        return "no verdict (correctness, not a ranking)"
     return verdicts.get(entry.label, "no verdict (not scored)")
 
 
@@ -108,6 +111,8 @@ def _track(entry: Entry) -> str:
 def _length_controlled(results: Results, entry: Entry) -> float:
     """The length-controlled win rate over all seeds; NaN where it is not estimable."""
     baseline = results.entries.get(entry.baseline)
+    if not results.samples(entry.label, "win"):
+        return math.nan
     wins = results.frame.loc[
         (results.frame["method"] == entry.label) & (results.frame["metric"] == "win"),
         ["seed", "prompt_id", "sample", "value"],

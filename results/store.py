@@ -19,6 +19,7 @@ from alignarena.core.records import Ledger
 
 State = Literal["DONE", "FAILED", "RUNNING", "WAITING"]
 SCORE_COLUMNS = ["prompt_id", "sample", "evaluator", "metric", "value"]
+_CURVES = ("frontier.json",)  # in RUN/extra, but no table: alignarena.results.exact reads it
 FRAME_COLUMNS = ["suite", "method", "seed", *SCORE_COLUMNS, "cluster"]
 
 
@@ -118,6 +119,8 @@ class RunFolder:
         """
         tables = []
         for path in sorted((self.path / "extra").glob("*.json")):
+            if path.name in _CURVES:
+                continue
             table = read_json(path)
             if not isinstance(table, dict) or not {"columns", "rows"} <= table.keys():
                 raise BadInput(f"{path}: expected an object with title, caption, columns and rows")

@@ -7,9 +7,13 @@ Rows are `datasets.Dataset`s of plain columns:
 * demonstrations: ``prompt_id, prompt, completion``;
 * sampled rows: ``prompt_id, prompt, cluster, sample, completion, prompt_ids, completion_ids, logps, finish_reason``
   (``stop`` or ``length``); sampled ids are never re-tokenised;
-* pairs: ``prompt_id, prompt, chosen, rejected``, and where known ``margin, probability``;
+* pairs: ``prompt_id, prompt, chosen, rejected``, and where known ``margin`` and ``probability`` (that the chosen one is
+  preferred; a loss of soft labels reads it);
 * rankings: ``prompt_id, prompt, completions`` (K texts), ``ranks`` (1 is best, ties share a rank) and ``margins`` (one
   a pair, in the order of ``itertools.combinations(range(K), 2)``).
+
+A completion column may have a span beside it, ``chosen_span`` for ``chosen``: ``[start, stop)`` of the tokens that are
+the segment judged or trained on; the tokens before it are context.
 """
 
 from __future__ import annotations
@@ -53,6 +57,7 @@ class Schedule:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     adam_epsilon: float = 1e-8
+    validation_share: float = 0.0  # of the prompts, held out of a fixed set: the epoch of least loss on them is kept
 
 
 class Policy(Protocol):
@@ -138,6 +143,16 @@ class Experience(Protocol):
         ...
 
 
+@runtime_checkable
+class PreferenceStream(Experience, Protocol):
+    """Preferences without end, where the truth is known: pairs with their exact ``probability``, fresh every phase."""
+
+    @property
+    def oracle(self) -> Scorer:
+        """What preferences are made from: a reward model fitted to all of them would be this."""
+        ...
+
+
 @dataclass
 class Batch:
     """What a loss sees beside the outputs of the model. Keys of the mappings are the keys of ``Loss.reads``.
@@ -145,7 +160,7 @@ class Batch:
     Shapes: B rows, T completion tokens (padded), K completions of a K-wise row: then (B, K, T) and (B, K).
     """
 
-    mask: Mapping[str, Tensor]  # (B, T): 1.0 where a completion token is, 0.0 on padding
+    mask: Mapping[str, Tensor]  # (B, T): 1.0 where a completion token is, 0.0 on padding and outside a row's span
     finished: Mapping[str, Tensor] = field(default_factory=dict)  # (B,): True where the completion ends by itself
     reference: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): log-probs of the reference model, nats
     old: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T): log-probs of the policy that sampled the batch
@@ -159,8 +174,12 @@ class Loss(Protocol):
     """A pure function from log-probs (or scores) to one loss a row; the trainer knows nothing else of a method."""
 
     reads: ClassVar[Mapping[str, tuple[str, str]]]  # {"chosen": ("prompt", "chosen")}: prompt column, completion column
-    needs: ClassVar[frozenset[str]]  # subset of {"reference", "old", "values"}
     per: ClassVar[Literal["row", "token"]]  # what the mean over a batch divides by
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Subset of {"reference", "old", "values"}; a class constant where no field decides."""
+        ...
 
     @property
     def columns(self) -> frozenset[str]:
@@ -189,7 +208,8 @@ class Task:
     policy: TrainablePolicy  # the SFT policy: the start, and the reference model
     prompts: Rows  # the training prompts
     demonstrations: Rows  # prompt, completion (SFT again, pretraining mix)
-    preferences: Mapping[str, Rows]  # rankings by axis: "overall" always, computed and charged when first read
+    # rankings by axis, "overall" always, computed and charged when first read; a stream where feedback is unlimited
+    preferences: Mapping[str, Rows | PreferenceStream]
     annotator: Judge | None = None  # the people, simulated or not: asking costs labels; None: they can't be asked
     labeler: Judge | Scorer | None = None  # the AI feedback model: costs labeler calls
     reviser: Reviser | None = None  # critique and revise
@@ -233,8 +253,10 @@ class Lab(Protocol):
         """Train a copy of the policy; the policy itself is the reference model."""
         ...
 
-    def fit_reward_model(self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule) -> Scorer:
-        """Train a scalar head and an adapter on the start's backbone."""
+    def fit_reward_model(
+        self, start: TrainablePolicy, preferences: Rows | PreferenceStream, loss: Loss, schedule: Schedule
+    ) -> Scorer:
+        """Train a scalar head and an adapter on the start's backbone; of an exact stream, return its oracle."""
         ...
 
     def within(self, fraction: float) -> Lab:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,14 @@ class Example:
     sequences: Mapping[str, tuple[TokenSequence, ...]]
     k_wise: frozenset[str]  # keys that read a list of completions
     columns: Mapping[str, Any]
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # by key: the tokens a loss sees, if not all
+
+    def tokens(self, key: str) -> int:
+        """Return the completion tokens that a loss sees of a key."""
+        if key in self.spans:
+            start, stop = self.spans[key]
+            return stop - start
+        return sum(len(sequence.completion) for sequence in self.sequences[key])
 
 
 def examples(rows: Rows, loss: Loss, tokens: Tokens) -> tuple[list[Example], Counter[str]]:
@@ -62,7 +70,9 @@ def _example(row: Mapping[str, Any], loss: Loss, tokens: Tokens) -> Example:
         sequences=sequences,
         k_wise=frozenset(key for key, (_, column) in loss.reads.items() if not isinstance(row[column], str)),
         columns={column: row[column] for column in loss.columns},
-    )
+        spans={key: (row[f"{column}_span"][0], row[f"{column}_span"][1])
+               for key, (_, column) in loss.reads.items() if row.get(f"{column}_span")},
+    )  # fmt: skip
 
 
 def _unusable(example: Example, tokens: Tokens) -> str | None:
@@ -71,7 +81,10 @@ def _unusable(example: Example, tokens: Tokens) -> str | None:
         return "empty completion"
     if any(len(sequence.completion) > tokens.config.max_new_tokens for sequence in every):
         return "longer than max_new_tokens"
-    if len(every) > 1 and all(sequence == every[0] for sequence in every):
+    if any(not 0 <= start < stop <= len(example.sequences[key][0].completion)
+           for key, (start, stop) in example.spans.items()):  # fmt: skip
+        return "span outside the completion"
+    if len(every) > 1 and all(sequence == every[0] for sequence in every) and not example.spans:
         return "identical completions"  # no preference: log 2 and no gradient
     return None
 
@@ -119,12 +132,21 @@ class Collator:
     def batch(self, device: torch.device) -> Batch:
         """Return masks, ends and columns."""
         lengths = [len(s.completion) for s in self.sequences]
-        ones = torch.ones(sum(lengths), device=device)
+        mask = self.spread(torch.ones(sum(lengths), device=device), lengths)
         ends = [*(self.tokens.finished(s.completion) for s in self.sequences), False]
         columns = {name: self._column(name).to(device) for name in self.items[0].columns}
         return Batch(
-            mask=self.spread(ones, lengths), finished=self.pick(torch.tensor(ends, device=device)), columns=columns
-        )
+            mask={key: self._within_spans(key, one) for key, one in mask.items()},
+            finished=self.pick(torch.tensor(ends, device=device)), columns=columns,
+        )  # fmt: skip
+
+    def _within_spans(self, key: str, mask: Tensor) -> Tensor:
+        if not any(key in example.spans for example in self.items):
+            return mask
+        spans = [example.spans.get(key, (0, mask.shape[-1])) for example in self.items]
+        start, stop = torch.tensor(spans, device=mask.device)[:, :, None].unbind(1)
+        places = torch.arange(mask.shape[-1], device=mask.device)
+        return mask * ((places >= start) & (places < stop))
 
     def _column(self, name: str) -> Tensor:
         values = [np.atleast_1d(np.asarray(example.columns[name], dtype=np.float32)) for example in self.items]

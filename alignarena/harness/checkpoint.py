@@ -1,20 +1,58 @@
-"""Checkpoints of a fit: weights, optimiser, controller, ledger and log; a kill loses a minute."""
+"""Checkpoints of a fit: weights (of its best epoch too), optimiser, controller, ledger, log; a kill loses a minute."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import publish
 
 INTERVAL = 45.0  # seconds between checkpoints
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Weights and scalar head of a variant, on the CPU and as they are.
+
+    Not as a policy is saved: full fine-tuning trains in a finer precision than it stores.
+    """
+
+    weights: dict[str, Tensor]
+    head: dict[str, Tensor] | None
+
+    @classmethod
+    def of(cls, backbone: Backbone, name: str, copy: bool = False) -> Snapshot:
+        """Take a variant as it is now; without a copy, training goes on changing what lies on the CPU already."""
+        head = backbone.heads[name].state_dict() if name in backbone.heads else None
+        return cls(_on_cpu(backbone.weights.state(name), copy), None if head is None else _on_cpu(head, copy))
+
+    def put(self, backbone: Backbone, name: str) -> None:
+        """Replace the weights of a variant, and its head."""
+        backbone.weights.set_state(name, self.weights)
+        if self.head is not None:
+            backbone.heads[name].load_state_dict(self.head)
+
+    def write(self, folder: Path) -> None:
+        """Write into a folder that is not there yet."""
+        folder.mkdir(parents=True)
+        save_file(self.weights, folder / "weights.safetensors")
+        if self.head is not None:
+            save_file(self.head, folder / "head.safetensors")
+
+    @classmethod
+    def read(cls, folder: Path) -> Snapshot:
+        """Read from a folder."""
+        head = folder / "head.safetensors"
+        return cls(load_file(folder / "weights.safetensors"), load_file(head) if head.is_file() else None)
 
 
 class Checkpoint:
@@ -30,17 +68,15 @@ class Checkpoint:
         return time.monotonic() - self._written >= INTERVAL and self.backbone.accelerator.is_main_process
 
     def write(self, progress: dict[str, Any]) -> None:
-        """Replace the state on disk."""
+        """Replace the state on disk; ``progress`` is plain values but for ``best``, a :class:`Snapshot` or ``None``."""
         new, old = self.folder / f".new-{time.monotonic_ns()}", self.folder / "state"
         for i, adapter in enumerate(self.adapters):
-            folder = new / str(i)
-            folder.mkdir(parents=True)
-            # as they are, not as a policy is saved: full fine-tuning trains in a finer precision than it stores
-            save_file(_on_cpu(self.backbone.weights.state(adapter)), folder / "weights.safetensors")
-            if adapter in self.backbone.heads:
-                save_file(_on_cpu(self.backbone.heads[adapter].state_dict()), folder / "head.safetensors")
+            Snapshot.of(self.backbone, adapter).write(new / str(i))
+        best: Snapshot | None = progress["best"]
+        if best is not None:
+            best.write(new / "best")
         save_file(_flat(self.optimizer), new / "optimizer.safetensors")
-        (new / "progress.json").write_text(json.dumps(progress))
+        (new / "progress.json").write_text(json.dumps({**progress, "best": best is not None}))
         previous = self.folder / ".old"
         if old.is_dir():
             shutil.rmtree(previous, ignore_errors=True)
@@ -56,24 +92,22 @@ class Checkpoint:
         if folder is None:
             return None
         for i, adapter in enumerate(self.adapters):
-            self.backbone.weights.set_state(adapter, load_file(folder / str(i) / "weights.safetensors"))
-            head = folder / str(i) / "head.safetensors"
-            if head.is_file():
-                self.backbone.heads[adapter].load_state_dict(load_file(head))
+            Snapshot.read(folder / str(i)).put(self.backbone, adapter)
         _unflat(self.optimizer, load_file(folder / "optimizer.safetensors"))
         progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+        progress["best"] = Snapshot.read(folder / "best") if progress["best"] else None
         return progress
 
 
-def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value.detach().contiguous().cpu() for name, value in state.items()}
+def _on_cpu(state: dict[str, Tensor], copy: bool) -> dict[str, Tensor]:
+    return {name: value.detach().contiguous().to("cpu", copy=copy) for name, value in state.items()}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{i}.{name}": value.detach().contiguous().cpu()
         for i, parameter in enumerate(_parameters(optimizer))
@@ -81,7 +115,7 @@ def _flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     }
 
 
-def _unflat(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def _unflat(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = _parameters(optimizer)
     for key, value in tensors.items():
         i, _, name = key.partition(".")

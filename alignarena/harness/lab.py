@@ -23,6 +23,7 @@ from alignarena.core.contract import (
     Judge,
     Loss,
     Policy,
+    PreferenceStream,
     Principle,
     Reviser,
     Rows,
@@ -190,10 +191,12 @@ class HarnessLab:
         return self.account.last_policy
 
     def fit_reward_model(
-        self, start: TrainablePolicy, preferences: Rows, loss: Loss, schedule: Schedule
-    ) -> RewardModel:
-        """Train a scalar head and an adapter on a policy's backbone."""
+        self, start: TrainablePolicy, preferences: Rows | PreferenceStream, loss: Loss, schedule: Schedule
+    ) -> Scorer:
+        """Train a scalar head and an adapter on a policy's backbone; of an exact stream, return its oracle."""
         self.settle(start)
+        if isinstance(preferences, PreferenceStream):
+            return preferences.oracle
         lineage = frozenset(root for row in preferences.to_list() for root in row.get("lineage") or ())
         key, folder = self._fit("fit_reward_model", start, _Once(preferences), loss, schedule)
         return RewardModel(key, folder, lineage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from alignarena.core.errors import BadInput
@@ -40,9 +41,13 @@ class Tokens:
             name = config.model_name_or_path
             raise BadInput(f"the tokenizer of {name!r} has no eos_token; set one and save it again")
         self.eos_id: int = tokenizer.eos_token_id
+        self._of_text = lru_cache(maxsize=4096)(self._rendered)  # a prompt comes back in every pair and every round
 
     def prompt_ids(self, prompt: str | Sequence[Mapping[str, str]]) -> Ids:
         """Render a prompt (text: one user turn; or messages) with the chat template, ready to be continued."""
+        return self._of_text(prompt) if isinstance(prompt, str) else self._rendered(prompt)
+
+    def _rendered(self, prompt: str | Sequence[Mapping[str, str]]) -> Ids:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
         if self.config.system_message is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.config.system_message})

@@ -25,6 +25,7 @@ from alignarena.harness.lab import HarnessLab
 from alignarena.harness.meter import Meter, reset_peak_memory
 from alignarena.harness.models import load_pretrained, resolve_model
 from alignarena.harness.passes import References
+from alignarena.harness.phase import Phase
 from alignarena.harness.policy import LivePolicy
 from alignarena.harness.progress import Stage
 from alignarena.harness.weights import BASE
@@ -48,7 +49,7 @@ class OurSide:
 
     def __enter__(self) -> OurSide:
         self._open.enter_context(patch.object(checkpoint, "INTERVAL", math.inf))  # TRL saves nothing either
-        self._open.enter_context(patch.object(trainer.Phase, "freeze", self._timed(trainer.Phase.freeze)))
+        self._open.enter_context(patch.object(Phase, "freeze", self._timed(Phase.freeze)))
         self._steps: Any = self._fit().each_step(self.folder)
         self._open.callback(self.backbone.drop, trainer.POLICY)
         self._open.callback(self._steps.close)
@@ -80,10 +81,10 @@ class OurSide:
             reads_scores=self.reads_scores,
         )
 
-    def _timed(self, freeze: Callable[[trainer.Phase, bool], None]) -> Callable[[trainer.Phase, bool], None]:
-        def timed(phase: trainer.Phase, shared: bool) -> None:
+    def _timed(self, freeze: Callable[..., None]) -> Callable[..., None]:
+        def timed(phase: Phase, shared: bool, state: dict[str, float]) -> None:
             start = time.perf_counter()
-            freeze(phase, shared)
+            freeze(phase, shared, state)
             self.frozen_seconds += time.perf_counter() - start
 
         return timed

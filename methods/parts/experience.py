@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from alignarena.core.contract import Lab, Policy, Rows, Scorer
+from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Scorer
+from alignarena.methods.parts.rows import pairs
 
 
 class Feedback(Protocol):
@@ -24,9 +25,39 @@ class Fixed:
     phases: int = 1
     value_start: Scorer | None = None
 
+    @property
+    def soft(self) -> bool:
+        """Whether its pairs say how probable each preference is."""
+        return "probability" in self.data.column_names
+
     def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
         """Return all rows."""
         return self.data
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Pairs without end, each with its exact probability."""
+
+    preferences: PreferenceStream
+    value_start: Scorer | None = None
+    soft: ClassVar[bool] = True
+
+    @property
+    def phases(self) -> int:
+        """As often as the stream goes on."""
+        return self.preferences.phases
+
+    def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
+        """Return the fresh pairs of a phase."""
+        return self.preferences.rows(phase, policy, lab)
+
+
+def pairs_of(preferences: Rows | PreferenceStream) -> Fixed | Stream:
+    """Return what a loss of pairs trains on: all strict pairs of the rankings, or the pairs of an exact stream."""
+    if isinstance(preferences, PreferenceStream):
+        return Stream(preferences)
+    return Fixed(pairs(preferences))
 
 
 @dataclass(frozen=True)

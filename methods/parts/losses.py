@@ -7,12 +7,12 @@ Nothing on padding is ever read. Metrics carry no gradient.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from alignarena.core.contract import NOTHING, Batch
 from alignarena.methods.parts.advantages import adaptive_kl, gae, masked, per_token_rewards, whiten
@@ -56,7 +56,31 @@ class SFTLoss(OfflineLoss):
 
 
 @dataclass(frozen=True)
-class DPOLoss(OfflineLoss):
+class PairLoss(OfflineLoss):
+    """A loss of pairs whose labels may be soft: the mean over who is preferred."""
+
+    soft: bool = field(default=False, kw_only=True)  # whether rows have a probability that the chosen one is preferred
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Return the probability, if labels are soft."""
+        return frozenset({"probability"}) if self.soft else NOTHING
+
+    def expected(self, as_labelled: Tensor, flipped: Tensor, batch: Batch) -> Tensor:
+        """Weigh the losses (B,) of a pair as labelled and of the same pair the other way round."""
+        if not self.soft:
+            return as_labelled
+        probability = batch.columns["probability"]
+        return probability * as_labelled + (1 - probability) * flipped
+
+
+def logratios(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Return the summed log-ratio (B,) in nats of both completions of a pair to the reference model."""
+    return {side: masked(outputs[side] - batch.reference[side], batch.mask[side]).sum(1) for side in PAIR}
+
+
+@dataclass(frozen=True)
+class DPOLoss(PairLoss):
     """Direct preference optimisation (Rafailov et al., 2023; arXiv:2305.18290, eq. 7).
 
     ``-log sigmoid(beta h)``, with h the log-ratio of the chosen completion to the reference model minus that of the
@@ -68,26 +92,96 @@ class DPOLoss(OfflineLoss):
     label_smoothing: float = 0.0  # assumed share of flipped preferences
 
     reads: ClassVar[Reads] = PAIR
-    columns: ClassVar[frozenset[str]] = NOTHING
     needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     per: ClassVar[Per] = "row"
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
-        logps = {side: masked(outputs[side], batch.mask[side]).sum(1) for side in PAIR}
-        rewards = {
-            side: self.beta * (logps[side] - masked(batch.reference[side], batch.mask[side]).sum(1)) for side in PAIR
-        }
-        margin = rewards["chosen"] - rewards["rejected"]
-        loss = -(1 - self.label_smoothing) * logsigmoid(margin) - self.label_smoothing * logsigmoid(-margin)
+        ratios = logratios(outputs, batch)
+        margin = self.beta * (ratios["chosen"] - ratios["rejected"])
+        right, wrong = -logsigmoid(margin), -logsigmoid(-margin)
+        share = self.label_smoothing
+        loss = self.expected((1 - share) * right + share * wrong, (1 - share) * wrong + share * right, batch)
         metrics = {
             "accuracy": accuracy(margin),
             "margin": margin,
-            "rewards_chosen": rewards["chosen"],
-            "rewards_rejected": rewards["rejected"],
-            "logps_chosen": logps["chosen"],
+            "rewards_chosen": self.beta * ratios["chosen"],
+            "rewards_rejected": self.beta * ratios["rejected"],
+            "logps_chosen": masked(outputs["chosen"], batch.mask["chosen"]).sum(1),
         }
         return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+@dataclass(frozen=True)
+class IPOLoss(PairLoss):
+    """Identity preference optimisation (Azar et al., 2023; arXiv:2310.12036, eq. 17).
+
+    ``(h - 1 / (2 beta))^2``, with h as in DPO: a finite aim, so that preferences without noise do not drive the policy
+    ever further from the reference model.
+    """
+
+    beta: float = 0.1  # the paper's tau: larger keeps the policy closer to the reference model
+
+    reads: ClassVar[Reads] = PAIR
+    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
+    per: ClassVar[Per] = "row"
+
+    def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
+        ratios = logratios(outputs, batch)
+        gap, aim = ratios["chosen"] - ratios["rejected"], 1 / (2 * self.beta)
+        loss = self.expected((gap - aim).square(), (gap + aim).square(), batch)
+        metrics = {"accuracy": accuracy(gap), "margin": self.beta * gap, "logratio_chosen": ratios["chosen"]}
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+@dataclass(frozen=True)
+class CPLLoss(PairLoss):
+    """Contrastive preference learning (Hejna et al., 2023; arXiv:2310.13639, eq. 5).
+
+    ``softplus(bias S(rejected) - S(chosen))``, where ``S = alpha sum_t gamma^t log pi`` is the regret preference model's
+    score of a segment, t counted from the segment's first token. ``to_reference`` scores the log-ratio to the reference
+    model instead (the authors' CPL-KL); with bias 1 and gamma 1 that is DPO with beta = alpha.
+    """
+
+    alpha: float = 0.1  # temperature: larger keeps the policy flatter, or closer to the reference model
+    bias: float = 1.0  # the paper's lambda in (0, 1]: below 1, lowering both segments' log-probs no longer pays
+    gamma: float = 1.0  # discount a token
+    to_reference: bool = True
+    bc_coef: float = 0.0  # weight of behaviour cloning on the chosen segment, nats a token
+
+    reads: ClassVar[Reads] = PAIR
+    per: ClassVar[Per] = "row"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Return the reference model, if scores are log-ratios."""
+        return frozenset({"reference"}) if self.to_reference else NOTHING
+
+    def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
+        scores = {side: self.alpha * self._discounted(outputs, batch, side) for side in PAIR}
+        chosen, rejected = scores["chosen"], scores["rejected"]
+        loss = self.expected(
+            softplus(self.bias * rejected - chosen), softplus(self.bias * chosen - rejected), batch
+        )
+        logps = {side: masked(outputs[side], batch.mask[side]).sum(1) for side in PAIR}
+        if self.bc_coef:
+            loss = loss - self.bc_coef * logps["chosen"] / batch.mask["chosen"].sum(1).clamp(min=1)
+        metrics = {
+            "accuracy": accuracy(chosen - rejected),
+            "margin": chosen - rejected,
+            "scores_chosen": chosen,
+            "logps_chosen": logps["chosen"],
+            "logps_rejected": logps["rejected"],
+        }
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def _discounted(self, outputs: Mapping[str, Tensor], batch: Batch, side: str) -> Tensor:
+        """Return the discounted sum (B,) of log-probs, or of log-ratios, over the tokens of a segment."""
+        mask = batch.mask[side]
+        each = masked(outputs[side] - batch.reference[side] if self.to_reference else outputs[side], mask)
+        return (each * self.gamma ** (mask.cumsum(1) - 1)).sum(1)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignarena.core.contract import Lab, Schedule, Task
-from alignarena.core.feedback import Standardised, standardised
+from alignarena.core.contract import Lab, PreferenceStream, Schedule, Scorer, Task
+from alignarena.core.feedback import standardised
 from alignarena.methods.parts.losses import KWiseRewardLoss
 
 
@@ -20,9 +20,14 @@ class RewardModelling:
     margin_scale: float = 0.0  # weight of the annotator's margins (Llama 2); 0 is InstructGPT's loss
     axis: str = "overall"
 
-    def fit(self, task: Task, lab: Lab) -> Standardised:
-        """Fit the reward model of a task and fix its scale (Ziegler et al. 2019: mean 0, deviation 1)."""
-        loss = KWiseRewardLoss(self.margin_scale)
-        reward_model = lab.fit_reward_model(task.policy, task.preferences[self.axis], loss, self.schedule)
+    def fit(self, task: Task, lab: Lab) -> Scorer:
+        """Fit the reward model of a task and fix its scale (Ziegler et al. 2019: mean 0, deviation 1).
+
+        The oracle of an exact stream has a scale already, that of the truth.
+        """
+        preferences, loss = task.preferences[self.axis], KWiseRewardLoss(self.margin_scale)
+        reward_model = lab.fit_reward_model(task.policy, preferences, loss, self.schedule)
+        if isinstance(preferences, PreferenceStream):
+            return reward_model
         references = lab.sample(task.policy, task.prompts, stream="reference")
         return standardised(reward_model, lab.score(references, reward_model)["score"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from alignarena.benchmarks import jobs
 from alignarena.core import registry
@@ -66,6 +67,24 @@ def test_a_method_that_workers_cannot_find_keeps_the_run_in_one_process(
     with pytest.raises(BadInput, match="the method 'of_a_notebook' is known to this process alone"):
         jobs.chosen_jobs(2, ["sft", "of_a_notebook"], ())
     assert jobs.chosen_jobs(2, ["sft", "of_a_notebook"], [__file__]) == 2  # a file that workers will load
+
+
+def test_a_limit_of_threads_a_cell_makes_room_for_more_cells(machine: SimpleNamespace) -> None:
+    machine.cores = 6
+    assert [jobs.chosen_jobs(None, ["sft"], (), most) for most in (0, 1, 2, 4, 8)] == [1, 6, 3, 1, 1]
+    assert jobs.chosen_jobs(2, ["sft"], (), 1) == 2
+    assert [jobs.threads(1, 2, 1), jobs.threads(2, 2, 1), jobs.threads(1, 2, 8)] == [1, 1, 3]
+    assert jobs.environment(0, 2, 1)["OMP_NUM_THREADS"] == "1"
+    machine.gpus = 2
+    assert jobs.chosen_jobs(None, ["sft"], (), 1) == 2
+
+
+def test_a_process_gets_its_threads_back() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), jobs.own_threads():
+        torch.set_num_threads(before + 1)
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
 
 
 def test_workers_divide_the_cores(machine: SimpleNamespace) -> None:

@@ -117,6 +117,7 @@ def test_shared_work_comes_first_and_the_longest_cells_next() -> None:
         "shared/0", "shared/1", "ppo/0", "ppo/1", "dpo/0", "dpo/1", "base/0", "base/1",
     ]  # fmt: skip
     assert [task.parts for task in planned] == [2, 2, 1, 1, 1, 1, 1, 1]
+    assert [task.parts for task in tasks(todo, 5, most_threads=1)] == [1] * 8  # more parts would give no more threads
 
 
 def test_a_cell_waits_for_the_shared_work_of_its_seed_and_for_a_free_part_of_the_machine() -> None:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from alignarena.benchmarks.suite import build_method, list_suites, load_suite, resolved, suite_digest
-from alignarena.benchmarks.suite_file import SUITES
+from alignarena.benchmarks.suite_file import SUITES, variants_of
 from alignarena.core import registry
 from alignarena.core.contract import Schedule
 from alignarena.core.errors import BadInput
@@ -231,7 +231,11 @@ def test_the_digest_does_not_depend_on_where_or_in_which_order_values_are_given(
     assert suite_digest(without) == suite_digest(load_suite(write(SMALL)))
 
 
-@pytest.mark.parametrize("name", [file.stem for file in SUITES.glob("*.yaml")])
+BUILT_IN = [file.stem for file in SUITES.glob("*.yaml")]
+SINGLE = [one for name in BUILT_IN for one in [f"{name}/{variant}" for variant in variants_of(name)] or [name]]
+
+
+@pytest.mark.parametrize("name", SINGLE)
 def test_built_in_suites_load(name):
     suite = load_suite(name)
     assert suite.name == name and suite.summary
@@ -241,5 +245,5 @@ def test_built_in_suites_load(name):
 
 def test_list_suites_names_them_all():
     listed = list_suites()
-    assert [entry.name for entry in listed] == ["hh", "preferences", "quickstart", "smoke"]
+    assert [entry.name for entry in listed] == sorted(BUILT_IN)
     assert all(entry.summary and entry.dataset for entry in listed)

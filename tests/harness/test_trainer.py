@@ -20,10 +20,11 @@ from alignarena.core.feedback import Standardised
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.batches import examples
 from alignarena.harness.lab import HarnessLab
+from alignarena.harness.phase import Phase
 from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.reward_model import RewardModel
 from alignarena.harness.tokens import TokenSequence
-from alignarena.harness.trainer import Phase, _factor
+from alignarena.harness.trainer import _factor
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
 from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
 from alignarena.methods.parts.rows import pairs

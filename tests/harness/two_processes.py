@@ -5,6 +5,7 @@ Usage: two_processes.py MODEL_FOLDER CACHE_FOLDER RESULT_FOLDER
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ def results(backbone: Backbone, cache: Path) -> tuple[dict[str, Any], dict[str, 
         "dpo": lab.fit(base, Fixed(pairs(toy_task.preferences())), DPOLoss(), SCHEDULE),
         "ppo": lab.fit(
             base, Rollouts(prompts, ScoredBy(model), 2, 7, 2, value_start=model), PPOLoss(), SCHEDULE
+        ),
+        "with validation": lab.fit(
+            base, Fixed(pairs(toy_task.preferences())), DPOLoss(), replace(SCHEDULE, validation_share=0.4)
         ),
         "one prompt": lab.fit(base, Fixed(toy_task.demonstrations().select([0])), SFTLoss(), SCHEDULE),
     }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alignarena.core.errors import BadInput
+from alignarena.core.files import write_json
 from alignarena.results.frame import load_results
 from alignarena.results.leaderboard import COLUMNS
 from alignarena.results.store import RunFolder
@@ -158,6 +159,22 @@ def test_runs_of_one_suite_are_merged_and_runs_of_several_kept_apart(tmp_path: P
     verdicts = dict(zip(apart.methods, apart.leaderboard()["verdict_vs_sft"], strict=True))
     assert verdicts["first/sft"] == verdicts["hh/sft"] == "baseline"
     assert verdicts["hh/dpo"].startswith("better")
+
+
+def test_a_studys_folder_stands_for_its_variants_in_order(tmp_path: Path, run_folders: ModuleType) -> None:
+    for name in ("strong", "weak"):
+        folder = run_folders.quickstart(tmp_path / name, methods=("sft", "dpo"))
+        folder.write_suite({**folder.suite, "name": f"mine/{name}"})
+    write_json(tmp_path / "study.json", {"name": "mine", "variants": ["weak", "strong", "not-begun"]})
+    results = load_results(tmp_path)
+    assert results.methods == ["weak/sft", "weak/dpo", "strong/sft", "strong/dpo"]  # of one digest, but not one run
+    assert results.given == [tmp_path] and [folder.name for folder in results.folders] == ["weak", "strong"]
+    assert results.compare("weak/dpo", "strong/dpo").difference == 0.0
+    assert load_results(tmp_path / "weak").methods == ["sft", "dpo"]
+    assert load_results(tmp_path / "weak", tmp_path).methods == results.methods  # the same cells twice are one
+    write_json(tmp_path / "study.json", {"variants": "weak"})
+    with pytest.raises(BadInput, match=r"study.json: expected an object with a list of variants"):
+        load_results(tmp_path)
 
 
 def test_length_controlled_win_rate_with_enough_prompts(tmp_path: Path, run_folders: ModuleType) -> None:

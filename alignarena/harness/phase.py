@@ -1,0 +1,163 @@
+"""One phase of a fit: its rows with their frozen passes, cut into steps and micro-batches."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from alignarena.core.contract import Batch
+from alignarena.core.seeds import generator
+from alignarena.harness.batches import Collator, Example, grouped, sequences_of
+from alignarena.harness.packing import micro_batches
+from alignarena.harness.passes import Output, Table, computed
+from alignarena.harness.tokens import TokenSequence
+
+if TYPE_CHECKING:
+    from alignarena.harness.trainer import Fit
+
+POLICY, VALUE = "training-policy", "training-value"
+
+
+class Phase:
+    """The rows of one phase with their frozen passes, cut into steps and micro-batches."""
+
+    def __init__(self, fit: Fit, number: int, items: list[Example]) -> None:
+        self.fit, self.number, self.items = fit, number, items
+        self.groups = grouped(items)
+        self.steps_per_epoch = math.ceil(len(self.groups) / fit.schedule.batch_size)
+        self.total_steps = self.steps_per_epoch * fit.schedule.num_train_epochs
+        self.frozen: dict[str, Table] = {}
+        self.prepared: dict[str, Tensor] = {}
+        self._place = {id(example): i for i, example in enumerate(items)}
+
+    # -- what is fixed while the phase lasts ------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def freeze(self, shared: bool, state: dict[str, float]) -> None:
+        """Run the passes the loss needs and let it prepare.
+
+        Args:
+            shared: Whether other fits may read the same rows.
+            state: The loss's controllers, which it may move.
+        """
+        fit = self.fit
+        needs = fit.loss.needs & {"reference", "old", "values"}
+        # laid out as the first epoch will be, so that its first ratio is 1 to the last bit
+        steps = range(self.steps_per_epoch if needs else 0)
+        parts = [sequences_of(part) for step in steps for part in self.micro(step)]
+        if "reference" in needs:
+            # before its first step the policy is its reference, and in the same precision: full fine-tuning trains in
+            # fp32 what it keeps in bf16, and DPO's loss would not start at log 2
+            variant = fit.start if fit.log else POLICY
+            self.frozen["reference"] = fit.references.logps(variant, parts, fit.meter, shared)
+        passes: dict[str, tuple[Output, str]] = {"old": ("logps", POLICY), "values": ("values", VALUE)}
+        for name, (output, variant) in passes.items():
+            if name in needs:
+                self.frozen[name] = computed(fit.backbone, output, variant, parts, fit.meter)
+        prepared = fit.loss.prepare(self._batch(self.items, sequences_of(self.items)), state)
+        self.prepared = {name: value.cpu() for name, value in prepared.items()}
+
+    def _batch(self, items: Sequence[Example], sequences: list[TokenSequence]) -> Batch:
+        collator = Collator(items, sequences, self.fit.backbone.tokens)
+        batch = collator.batch(self.fit.backbone.accelerator.device)
+        lengths = [len(s.completion) for s in sequences]
+        for name, into in (("reference", "reference"), ("old", "old"), ("values", "old_values")):
+            if name in self.frozen:
+                flat = torch.cat([self.frozen[name][s] for s in sequences])
+                setattr(batch, into, collator.spread(flat, lengths))
+        return batch
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def steps(self, first: int) -> Iterator[tuple[int, list[list[Example]]]]:
+        """Yield the steps of all epochs from the first not yet done, with this process's micro-batches."""
+        for step in range(first, self.total_steps):
+            yield step, self.micro(step)
+
+    def _chosen(self, step: int) -> list[int]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = generator(self.fit.seed, "order", self.number, epoch).permutation(len(self.groups))
+        size = self.fit.schedule.batch_size
+        return [int(i) for i in order[place * size : (place + 1) * size]]
+
+    def ends_epoch(self, step: int) -> bool:
+        """Tell whether an epoch is over after a step."""
+        return (step + 1) % self.steps_per_epoch == 0
+
+    def micro(self, step: int) -> list[list[Example]]:
+        """Return this process's micro-batches of a step."""
+        accelerator, backbone = self.fit.backbone.accelerator, self.fit.backbone
+        mine = self._chosen(step)[accelerator.process_index :: accelerator.num_processes]
+        groups = [[self.items[i] for i in self.groups[g]] for g in mine]
+        cut = micro_batches([sequences_of(g) for g in groups], backbone.config.tokens_per_batch, backbone.form)
+        return [[example for g in part for example in groups[g]] for part in cut]
+
+    def divisor(self, step: int) -> float:
+        """Return the rows or completion tokens of a step, over all processes: what its mean divides by."""
+        rows = [self.items[i] for g in self._chosen(step) for i in self.groups[g]]
+        if self.fit.loss.per == "row":
+            return float(len(rows))
+        key = next(iter(self.fit.loss.reads))
+        return float(sum(row.tokens(key) for row in rows))
+
+    def means(self, micro: list[list[Example]], divisor: float, backward: bool) -> tuple[dict[str, float], int]:
+        """Return the mean loss and metrics over the micro-batches of all processes, and the tokens computed.
+
+        Args:
+            micro: This process's.
+            divisor: What the means divide by, over all processes.
+            backward: Whether each micro-batch adds its gradients to the parameters' (this process's alone).
+        """
+        sums: dict[str, float] = defaultdict(float)
+        tokens = 0
+        for part in micro:
+            loss, metrics, used = self.loss(part)
+            mean = loss.sum() / divisor
+            if backward:
+                mean.backward()  # type: ignore[no-untyped-call]
+            tokens += used
+            sums["loss"] += mean.item()
+            for name, value in metrics.items():
+                sums[name] += value.sum().item() / divisor
+        return self._over_processes(sums, tokens)
+
+    def _over_processes(self, sums: dict[str, float], tokens: int) -> tuple[dict[str, float], int]:
+        if self.fit.backbone.accelerator.num_processes == 1:
+            return sums, tokens
+        total: dict[str, float] = defaultdict(float)
+        counted = 0
+        for other_sums, other_tokens in gather_object([(dict(sums), tokens)]):
+            for name, value in other_sums.items():
+                total[name] += value
+            counted += other_tokens
+        return total, counted
+
+    def loss(self, part: list[Example]) -> tuple[Tensor, Mapping[str, Tensor], int]:
+        """Return the loss and metrics of each row of a micro-batch, and the tokens computed."""
+        backbone = self.fit.backbone
+        sequences = sequences_of(part)
+        packed = backbone.pack(sequences)
+        collator = Collator(part, sequences, backbone.tokens)
+        batch = self._batch(part, sequences)
+        if self.fit.reads_scores:
+            scores = backbone.scores(POLICY, packed)
+            outputs = collator.pick(torch.cat([scores, scores.new_zeros(1)]))
+        else:
+            outputs = collator.spread(backbone.logps(POLICY, packed), packed.lengths)
+        used = packed.tokens
+        if "values" in self.fit.loss.needs:
+            batch.values = collator.spread(backbone.values(VALUE, packed), packed.lengths)
+            used += packed.tokens
+        rows = torch.tensor([self._place[id(example)] for example in part])
+        width = next(iter(batch.mask.values())).shape[-1]
+        for name, value in self.prepared.items():
+            chosen = value[rows].to(backbone.accelerator.device)
+            batch.prepared[name] = chosen[..., :width] if chosen.dim() > 1 else chosen
+        loss, metrics = self.fit.loss(outputs, batch)
+        return loss, metrics, used

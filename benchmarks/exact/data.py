@@ -1,0 +1,57 @@
+"""The splits of an exact world: trained combinations asked many times, held-out ones once for evaluation."""
+
+from __future__ import annotations
+
+from alignarena.benchmarks.exact.language import base_model
+from alignarena.benchmarks.exact.text import drawn_rows, prompt_rows
+from alignarena.benchmarks.splits import DataConfig, DatasetReport, Row, SourceReport, Splits, TooLong, split_reports
+from alignarena.core.contract import Scorer
+from alignarena.core.errors import BadInput
+from alignarena.core.model import ModelConfig
+from alignarena.evaluators.exact.gold import WorldGold
+from alignarena.evaluators.exact.world import AXES
+
+
+def load(config: DataConfig, too_long: TooLong) -> Splits:
+    """Draw the rows of a world; ``data.sizes`` cuts a split to its first rows, which run through all combinations.
+
+    Trained splits share their prompts, each row under an id of its own: what is held out are combinations.
+    """
+    world = config.world
+    kept: dict[str, list[Row]] = {
+        "sft": drawn_rows(world, world.trained, world.demonstrations, "sft", world.demonstration_logits),
+        "evaluation": prompt_rows(world.held_out, 1, "evaluation"),
+    }
+    for name in ("reward_model", "train", "validation"):
+        kept[name] = prompt_rows(world.trained, _repeats(config, name), name)
+    used = {name: rows[: config.sizes.get(name)] for name, rows in kept.items()}
+    counts = [SourceReport(f"exact world {world.seed}, {name}", len(rows), len(rows), {}) for name, rows in kept.items()]
+    return Splits(
+        demonstrations=used["sft"], feedback_prompts=used["reward_model"], preferences={}, judge_preferences={},
+        prompts=used["train"], validation=used["validation"], evaluation=used["evaluation"], heldout={},
+        report=DatasetReport(config.dataset, tuple(counts), split_reports(used, kept)),
+    )  # fmt: skip
+
+
+def _repeats(config: DataConfig, split: str) -> int:
+    """Return how often each trained combination is asked in a split: as often as its size wants."""
+    world, size = config.world, config.sizes.get(split)
+    return world.rows if size is None else -(-size // len(world.trained))
+
+
+def model(config: DataConfig, given: ModelConfig) -> str:
+    """Return the folder of the world's base model.
+
+    Raises:
+        BadInput: The model's limits are not the world's.
+    """
+    if given.max_new_tokens != config.world.length:
+        raise BadInput(f"model.max_new_tokens: must be data.world.length = {config.world.length}")
+    return base_model(config.world, given)
+
+
+def scorers(config: DataConfig) -> dict[str, Scorer]:
+    """Return what a simulated annotator may rank by."""
+    return {"gold": WorldGold(config.world), **{axis: WorldGold(config.world, axis) for axis in AXES}}
+
+

@@ -1,0 +1,55 @@
+"""The hidden reward of an exact world as a scorer, hidden from the methods unless their setting gives it to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from alignarena.core.contract import Lab, Rows
+from alignarena.core.errors import BadInput
+from alignarena.evaluators.exact.world import Floats, World, parsed
+
+
+@dataclass(frozen=True)
+class WorldGold:
+    """Scores a completion by what it earns in a world, on one axis or both."""
+
+    world: World
+    axis: str = "overall"
+
+    @property
+    def lineage(self) -> frozenset[str]:
+        """The axes it is made of."""
+        return frozenset({f"exact {self.axis}"})
+
+    def score(self, rows: Rows, lab: Lab) -> list[float]:
+        """Return the reward of each ``completion``, which its ids spell where it was cut.
+
+        Raises:
+            BadInput: A prompt or completion is not of this world.
+        """
+        columns = rows.column_names
+        reasons = rows["finish_reason"] if "finish_reason" in columns else ["stop"] * len(rows)
+        ids = [_ids(self.world, text, reason != "length")
+               for text, reason in zip(rows["completion"], reasons, strict=True)]  # fmt: skip
+        places = self.world.leaves.place(np.array(ids))
+        return [float(_gold(self, prompt)[place]) for prompt, place in zip(rows["prompt"], places, strict=True)]
+
+
+def _ids(world: World, text: str, ended: bool) -> list[int]:
+    """Return a completion's tokens with its end where it ended, padded to the length of the longest."""
+    words = text.split()
+    known = all(word[:1] == "t" and word[1:].isdigit() and int(word[1:]) < world.tokens for word in words)
+    if not known or len(words) + ended > world.length:
+        raise BadInput(f"{text!r} is no completion of the exact world: at most {world.length} words t0 to "
+                       f"t{world.tokens - 1}")  # fmt: skip
+    ids = [int(word[1:]) for word in words] + [world.tokens] * ended
+    return ids + [world.tokens + 1] * (world.length - len(ids))
+
+
+@lru_cache(maxsize=4096)
+def _gold(scorer: WorldGold, prompt: Any) -> Floats:
+    return scorer.world.gold(parsed(prompt), scorer.axis)

@@ -1,0 +1,250 @@
+"""Each method's own target: the policy a correct implementation nears with exact, unlimited feedback.
+
+The targets differ from the optimum because the objectives do. They are tabular: what a policy free to put any mass on
+any leaf would learn, prompt by prompt. Arrays as in ``optimum``; ``log_data`` (P, N) is the distribution that both
+completions of a preference pair are drawn from, independently, and has mass wherever the reference model has. A pair
+is labelled by P(y beats y') = sigmoid(gold(y) - gold(y')).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from alignarena.core.errors import RunFailed
+from alignarena.evaluators.exact.optimum import Floats, normalised
+
+# (chosen (B, 1), rejected (1, N)) -> the loss and its derivatives by chosen and by rejected, each (B, N)
+PairLoss = Callable[[Floats, Floats], tuple[Floats, Floats, Floats]]
+
+_BLOCK = 32  # rows of an N x N matrix at once: what fits in a cache is computed three times as fast
+_LEAST_GRADIENT = 1e-5  # rounding may stop a search above the tolerance asked for; this is still a minimum
+_LEAST_MASS = 1e-12  # leaves rarer than this in the data are not worth a better-scaled search
+
+
+def best_of_n(log_reference: Floats, score: Floats, n: int) -> Floats:
+    """Return best-of-n: the best-scored of n draws from the reference model.
+
+    All n draws score at most v with probability F(v)^n, and all less with F(v-)^n: the best scores v with probability
+    F(v)^n - F(v-)^n. Ties are broken at random between draws, so leaves of equal score share it in proportion to the
+    reference model.
+    """
+    return rejection_sampling(log_reference, score, n, 1, np.ones(score.shape[1], dtype=bool))
+
+
+def rejection_sampling(
+    log_reference: Floats, score: Floats, n: int, rounds: int, finished: NDArray[np.bool_]
+) -> Floats:
+    """Return rejection-sampling fine-tuning: the maximum-likelihood policy of the best of n, ``rounds`` times over.
+
+    A round draws n from the policy, drops those that are not ``finished`` (N,), and keeps the best of what is left.
+    A draw is finished with probability q, and an unfinished one never wins, so with F the share of the finished mass
+    that scores at most v, P(best = v | any is finished) = ((1 - q + q F(v))^n - (1 - q + q F(v-))^n) / (1 - (1 - q)^n).
+    The next policy is this distribution. A prompt whose draws never finish gives no sample and keeps its policy.
+    """
+    policy = normalised(log_reference)
+    for _ in range(rounds):
+        policy = np.stack([_best(row, scores, n, finished) for row, scores in zip(policy, score, strict=True)])
+    return policy
+
+
+def ipo(log_reference: Floats, gold: Floats, beta: float, log_data: Floats) -> Floats:
+    """Return IPO's target ~ ref(y) exp(P(y beats mu) / beta), mu being the data (Azar et al., 2023).
+
+    With h = log pi / ref, the loss is E[(h(winner) - h(loser) - 1 / (2 beta))^2]; its mean over labels differs by a
+    constant from (h(y) - h(y') - (2 P(y beats y') - 1) / (2 beta))^2. Setting the derivative by h(y) to 0, as y' ~ mu
+    whatever y is: h(y) = E_y'[P(y beats y')] / beta + a constant.
+    """
+    wins = [expit(values[:, None] - values[None]) @ np.exp(row) for values, row in zip(gold, log_data, strict=True)]
+    return normalised(log_reference + np.stack(wins) / beta)
+
+
+def cpl(gold: Floats, alpha: float) -> Floats:
+    """Return plain CPL's target at bias 1, ~ exp(gold(y) / alpha): there is no reference model in it.
+
+    The loss is the cross-entropy of sigmoid(alpha (log pi(y) - log pi(y'))) with sigmoid(gold(y) - gold(y')), least
+    where the two gaps agree on every pair. With log pi - log ref in place of log pi (CPL-KL) it is DPO's, and the
+    target the optimum at beta = alpha.
+    """
+    return normalised(gold / alpha)
+
+
+def cpl_biased(
+    log_reference: Floats, gold: Floats, alpha: float, bias: float, log_data: Floats, to_reference: bool
+) -> Floats:
+    """Return CPL's target for any bias in (0, 1]: the minimum of softplus(bias s(rejected) - s(chosen)).
+
+    s = alpha log pi, or alpha (log pi - log ref) with ``to_reference``. It has no closed form below 1. The loss is
+    convex in s and falls as all s rise together, so that sum_y exp(log pi(y)) <= 1 binds and the minimum is unique:
+    pi(y) ~ mu(y) E_y'~mu[p sigmoid(bias s' - s) - bias (1 - p) sigmoid(bias s - s')], p = P(y beats y'). The factor of
+    mu(y) is bounded: such a policy keeps near its data however small alpha is.
+    """
+    offset = -alpha * log_reference if to_reference else np.zeros_like(log_reference)
+
+    def loss(chosen: Floats, rejected: Floats) -> tuple[Floats, Floats, Floats]:
+        gap = bias * rejected - chosen
+        small = np.exp(-np.abs(gap))
+        wrong = np.where(gap >= 0, 1.0, small) / (1 + small)
+        return np.maximum(gap, 0) + np.log1p(small), -wrong, bias * wrong
+
+    return population_minimum(loss, log_reference, gold, log_data, np.full_like(log_reference, alpha), offset)
+
+
+def rest_filter(log_reference: Floats, score: Floats, thresholds: Sequence[float], grow_steps: int = 1) -> Floats:
+    """Return ReST's target, trained by likelihood (Gulcehre et al., 2023): samples conditional on score > tau.
+
+    An improve step minimises E_D[1(score > tau) (-log pi(y))] over the D of its grow step, least at D conditional on
+    score > tau, whichever policy it starts from: of rising thresholds the last one counts. A prompt of which a
+    threshold leaves nothing has no loss in that step and keeps the policy of the one before. D is drawn from the
+    policy (at temperature 1) anew in each grow step, without the original data set; then a repeated filter changes
+    nothing, and grow steps matter only where thresholds starve a prompt. A score of -inf leaves a leaf out.
+    """
+    policy = normalised(log_reference)
+    for _ in range(grow_steps):
+        drawn = policy
+        for threshold in thresholds:
+            policy = _conditional(drawn, score > threshold, otherwise=policy)
+    return policy
+
+
+def hir_posterior(log_reference: Floats, score: Floats, edges: Sequence[float], grade: int) -> Floats:
+    """Return HIR's target under the instruction of one grade: the reference model conditional on that grade.
+
+    Samples are relabelled by the grade they earned, ``np.digitize(score, edges)``, so the likelihood term learns
+    P(y | x, grade) = ref(y | x) P(grade | y, x) / P(grade | x), where P(grade | y, x) is 0 or 1. Later rounds sample
+    this posterior, which is in proportion to the reference model within the grade, and leave it as it is. The contrast
+    and entropy terms and label smoothing are left out: they move the target. A prompt on which the grade is never
+    earned keeps the reference model.
+    """
+    reference = normalised(log_reference)
+    return _conditional(reference, np.digitize(score, np.asarray(edges)) == grade, otherwise=reference)
+
+
+def revision(log_policy: Floats, kernel: Sequence[Any], weights: Sequence[float]) -> Floats:
+    """Return the target of fine-tuning on revisions (Constitutional AI): the policy pushed through the reviser.
+
+    With K(y, y') the probability that the reviser turns y into y', the k-th revision is distributed as pi K^k, and
+    maximum likelihood on a mix of them gives sum_k w_k pi K^k.
+
+    Args:
+        log_policy: What draws the first completion (P, N).
+        kernel: K of each prompt, P of them, (N, N) arrays or scipy sparse matrices, rows summing to 1.
+        weights: Share of the k-th revision in the data, k = 1, 2, ...; the unrevised completions are not in it.
+    """
+    return np.stack([_pushed(row, each, weights) for row, each in zip(np.exp(log_policy), kernel, strict=True)])
+
+
+def population_minimum(
+    loss: PairLoss, log_reference: Floats, gold: Floats, log_data: Floats, scale: Floats, offset: Floats
+) -> Floats:
+    """Return the policy (P, N) that minimises a pairwise loss over all pairs, prompt by prompt, from the reference.
+
+    The loss of a pair is ``loss(s(chosen), s(rejected))`` with s(y) = scale(y) log pi(y) + offset(y), so the mean over
+    labels is p f(s(y), s(y')) + (1 - p) f(s(y'), s(y)). Both orders of a pair are drawn alike and p(y', y) is
+    1 - p(y, y'), so the mean over pairs is 2 E[p f(s(y), s(y'))]: one evaluation on the N x N matrix.
+
+    Args:
+        loss: f and its two partial derivatives.
+        log_reference: Where the search starts (P, N), finite.
+        gold: The hidden reward, whose differences label the pairs (P, N).
+        log_data: What both completions are drawn from (P, N).
+        scale: Of log pi in s (P, N).
+        offset: Added to it (P, N).
+
+    Raises:
+        RunFailed: The search ends away from a minimum.
+    """
+    rows = zip(log_reference, gold, log_data, scale, offset, strict=True)
+    return np.stack([_minimum(loss, *row) for row in rows])
+
+
+def _best(log_policy: Floats, score: Floats, n: int, finished: NDArray[np.bool_]) -> Floats:
+    """Return one prompt's distribution (N,) of the best finished one of n draws, in logs throughout.
+
+    With A the probability that a draw is unfinished or scores at most v, and m that it scores v and is finished,
+    A^n - (A - m)^n = A^n (1 - (1 - m / A)^n): no difference of near numbers, no underflow after many rounds.
+    """
+    kept = finished & np.isfinite(log_policy)
+    if not kept.any():
+        return log_policy
+    levels, level = np.unique(score[kept], return_inverse=True)
+    mass = np.full(len(levels), -np.inf)
+    np.logaddexp.at(mass, level, log_policy[kept])
+    below = np.logaddexp.reduce(log_policy[~kept], initial=-np.inf)
+    at_most = np.logaddexp.accumulate(np.concatenate([[below], mass]))[1:]
+    wins = n * at_most + _log_any(np.minimum(mass - at_most, 0), n)
+    best = np.full_like(log_policy, -np.inf)
+    best[kept] = (wins - mass)[level] + log_policy[kept]
+    return normalised(best)
+
+
+def _log_any(log_share: Floats, n: int) -> Floats:
+    """Return log(1 - (1 - exp(``log_share``))^n)."""
+    share = np.exp(log_share)
+    with np.errstate(divide="ignore"):  # a share of 1 is certain
+        exact = np.log(-np.expm1(n * np.log1p(-share)))
+    return np.asarray(np.where(log_share < -30, np.log(n) + log_share, exact))  # the first term of the series
+
+
+def _conditional(log_policy: Floats, kept: NDArray[np.bool_], otherwise: Floats) -> Floats:
+    """Return the policy given that its draw is ``kept`` (P, N), and where none ever is, the row of another."""
+    rest = np.where(kept, log_policy, -np.inf)
+    empty = np.isneginf(rest).all(-1, keepdims=True)
+    return normalised(np.where(empty, otherwise, rest))
+
+
+def _pushed(policy: Floats, kernel: Any, weights: Sequence[float]) -> Floats:
+    """Return the log-probs (N,) of the weighted revisions of one prompt's policy, given as probabilities."""
+    mixed = np.zeros_like(policy)
+    for weight in weights:
+        policy = policy @ kernel
+        mixed += weight * policy
+    with np.errstate(divide="ignore"):
+        return normalised(np.log(mixed))
+
+
+def _minimum(
+    loss: PairLoss, log_reference: Floats, gold: Floats, log_data: Floats, scale: Floats, offset: Floats
+) -> Floats:
+    """Return one prompt's minimum (N,).
+
+    A leaf's curvature is in proportion to its mass in the data, over ten orders of magnitude; the search is on
+    logits times the root of that mass, where it is even.
+    """
+    data = np.exp(log_data)
+    weight = 2 * data[:, None] * data[None] * expit(gold[:, None] - gold[None])
+    root = np.sqrt(np.maximum(data, _LEAST_MASS))
+
+    def value_and_gradient(scaled: Floats) -> tuple[float, Floats]:
+        log_policy = normalised(scaled / root)
+        value, gradient = _over_pairs(loss, scale * log_policy + offset, weight)
+        gradient *= scale
+        return value, (gradient - np.exp(log_policy) * gradient.sum()) / root
+
+    found = minimize(
+        value_and_gradient,
+        log_reference * root,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 2000, "maxfun": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-7},
+    )
+    if not np.abs(found.jac).max() < _LEAST_GRADIENT:
+        raise RunFailed(f"no minimum of the population loss after {found.nfev} evaluations: {found.message}")
+    return normalised(found.x / root)
+
+
+def _over_pairs(loss: PairLoss, values: Floats, weight: Floats) -> tuple[float, Floats]:
+    """Return the weighted sum of a pair loss over (chosen, rejected) pairs of one prompt and its gradient (N,)."""
+    total, gradient = 0.0, np.zeros_like(values)
+    for first in range(0, len(values), _BLOCK):
+        rows = slice(first, first + _BLOCK)
+        each, by_chosen, by_rejected = loss(values[rows, None], values[None])
+        total += float(np.vdot(weight[rows], each))
+        gradient[rows] += np.einsum("ij,ij->i", weight[rows], by_chosen)
+        gradient += np.einsum("ij,ij->j", weight[rows], by_rejected)
+    return total, gradient
