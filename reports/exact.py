@@ -15,7 +15,7 @@ from alignarena.results.frame import Results
 LIMIT_TITLE = "correctness, not a ranking"
 EFFICIENCY_BAR = 0.95
 ERROR_BAR = 0.05  # of KL(own target || reference)
-IS_OPTIMUM = 1e-6  # nats; targets this near to the optimum are the optimum, found in floating point
+_IS_OPTIMUM = 1e-6  # nats; targets this near to the optimum are the optimum, found in floating point
 _FEEDBACK = {"whole": "whole completions", "return": "segments, by return", "regret": "segments, by regret"}
 _MEASURES = {
     "reward": "reward",
@@ -63,8 +63,11 @@ def _limit_table(summary: pd.DataFrame) -> Table | None:
     rows = summary[summary["setting"] == "limit"].to_dict("records")
     segments = any(row["feedback"] != "whole" for row in rows)
     columns = ["feedback", *_IN_LIMIT] if segments else list(_IN_LIMIT)
-    headings = ["method", *(_IN_LIMIT.get(name, name) for name in columns), "bar", "bar met"]
-    shown = [[_method(row), *(_shown(row, name) for name in columns), *_bar(row)] for row in rows]
+    headings = ["method", "bar met", *(_IN_LIMIT.get(name, name) for name in columns), "bar"]
+    shown = []
+    for row in rows:
+        bar, met = _bar(row)
+        shown.append([_method(row), met, *(_shown(row, name) for name in columns), bar])
     return Table("exact-limit", f"Setting limit: {LIMIT_TITLE}", "", [], [], headings, shown) if rows else None
 
 
@@ -110,7 +113,7 @@ def _bar(row: dict[Any, Any]) -> list[Shown]:
         return [Shown(reason="bars are for whole completions")] * 2
     if math.isnan(row["objective_bias"]):
         return [Shown(reason="no target of its own")] * 2
-    if row["objective_bias"] <= IS_OPTIMUM:
+    if row["objective_bias"] <= _IS_OPTIMUM:
         bar, met = f"J efficiency \u2265 {EFFICIENCY_BAR}", row["j_efficiency"] >= EFFICIENCY_BAR
     else:
         most = ERROR_BAR * row["target_kl"]

@@ -13,10 +13,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from alignarena.reports.exact import IS_OPTIMUM, LIMIT_TITLE
+from alignarena.reports.exact import LIMIT_TITLE
 from alignarena.reports.style import figure, look
 from alignarena.reports.tables import is_number, number
-from alignarena.results.exact import exact_summary, exact_table, frontier, setting
+from alignarena.results.exact import NO_KL, exact_summary, exact_table, frontier, setting
 from alignarena.results.frame import Results
 from alignarena.results.store import RunFolder
 
@@ -53,7 +53,7 @@ def _frontier(results: Results, cells: pd.DataFrame) -> Any | None:
     drawn, axes = figure(6.4, 3.8)
     ink = matplotlib.rcParams["text.color"]
     axes.plot(*curve, color=ink, linewidth=1.2, label="exact frontier")
-    optimum = rows.loc[rows["objective_bias"] <= IS_OPTIMUM, "target_kl"].mean()
+    optimum = rows.loc[rows["kl"] <= NO_KL, "kl_from_optimum"].mean()  # of the reference: KL(optimum || reference)
     if math.isfinite(optimum):
         height = float(np.interp(optimum, *curve))
         axes.plot(optimum, height, "*", color=ink, markersize=11, label=r"optimum $\pi^*$")

@@ -32,7 +32,7 @@ MEASURES = [
 GROUP = ["setting", "labels", "feedback", "method"]
 # Divergences are infinite where one side has no mass; scores.jsonl has null for that.
 _UNBOUNDED = frozenset({"exact_objective_bias", "exact_learning_error", "exact_kl_from_optimum"})
-_NO_KL = 1e-9  # a policy as near to its reference as this is on no point of the frontier
+NO_KL = 1e-9  # a policy as near to its reference as this is on no point of the frontier
 
 
 def setting(folder: RunFolder) -> Setting | None:
@@ -166,7 +166,7 @@ def _measures(means: Mapping[str, float]) -> dict[str, float]:
         "reward": of("gold"),
         "kl": kl,
         "j_efficiency": _j_efficiency(of, ""),
-        "frontier_efficiency": _share(gained, of("exact_frontier_reward") - start) if kl > _NO_KL else math.nan,
+        "frontier_efficiency": _share(gained, of("exact_frontier_reward") - start) if kl > NO_KL else math.nan,
         "objective_bias": of("exact_objective_bias"),
         "learning_error": of("exact_learning_error"),
         "kl_from_optimum": of("exact_kl_from_optimum"),

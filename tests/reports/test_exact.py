@@ -8,6 +8,7 @@ from pathlib import Path
 
 import exact_folders
 import pytest
+from exact_folders import BETA, PROMPTS, World, divergence, mean
 
 from alignarena.reports import exact, exact_plots, plots, tables
 from alignarena.reports.answer import answers
@@ -137,6 +138,15 @@ def test_no_policy_lies_above_the_frontier(results: Results) -> None:
             below = max(height for x, height in curve if x <= kl + 1e-12)
             above = min([height for x, height in curve if x >= kl - 1e-12], default=below)
             assert reward <= above + 1e-9
+
+
+def test_the_star_is_the_optimum(results: Results) -> None:
+    figure = next(figure for name, _, figure in exact_plots.draw(results) if name == "exact-frontier")
+    [star] = [line for line in figure.axes[0].lines if "optimum" in str(line.get_label())]
+    world, held = World(0), slice(PROMPTS)
+    best = world.tilted(BETA)
+    kl, reward = divergence(best, world.reference)[held].mean(), mean(best, world.gold)[held].mean()
+    assert star.get_xydata()[0] == pytest.approx([kl, reward], abs=2e-3)  # the curve is interpolated
 
 
 def test_the_answer_compares_nothing_in_the_limit(results: Results) -> None:
