@@ -27,7 +27,7 @@ from alignarena.core.errors import BudgetUsedUp
 from alignarena.core.seeds import generator
 from alignarena.paper_loss import check_loss, require
 
-_WORDS = ["a", "quiet", "garden", "gives", "tired", "people", "good", "hope", "and", "warm", "bread", "at", "home"]
+_WORDS = ("a", "quiet", "garden", "gives", "tired", "people", "good", "hope", "and", "warm", "bread", "at", "home")
 _PROMPTS, _K = 8, 4
 
 
@@ -36,18 +36,18 @@ class PaperPolicy:
     """A trainable policy that is only a name; what it writes depends on that name, the prompt and the stream."""
 
     digest: str
+    words: tuple[str, ...] = _WORDS  # what it writes with
+    longest: int = len(_WORDS)  # words of the longest completion, which is one that was cut
 
     def complete(self, lab: Any, rows: Rows, n: int, *, stream: str, sampling: Sampling) -> Rows:
         """Write n sentences of known words for each prompt."""
         require("sample" in lab.running, "policy.complete was called directly; use lab.sample")
-        return Dataset.from_list(
-            [_sampled(row, i, lab.seed, self.digest, stream) for row in rows for i in range(n)]
-        )
+        return Dataset.from_list([_sampled(self, row, i, lab.seed, stream) for row in rows.to_list() for i in range(n)])
 
     def logps(self, lab: Any, rows: Rows) -> Rows:
         """Add a log-prob for each word."""
         require("logps" in lab.running, "policy.logps was called directly; use lab.logps")
-        logps = [[-1.0] * len(text.split()) for text in rows["completion"]]
+        logps = [[-1.0] * len(text.split()) for text in rows["completion"][:]]
         return _with_column(rows, "logps", logps)
 
 
@@ -61,7 +61,7 @@ class PaperScorer:
     def score(self, rows: Rows, lab: Any) -> list[float]:
         """Return a number in [0, 1) for each row."""
         require("score" in lab.running, "scorer.score was called directly; use lab.score")
-        return [float(generator(0, self.name, text).random()) for text in rows["completion"]]
+        return [float(generator(0, self.name, text).random()) for text in rows["completion"][:]]
 
 
 @dataclass(frozen=True)
@@ -245,16 +245,16 @@ def _ranking(completions: list[str]) -> dict[str, Any]:
     return {"ranks": ranks, "margins": margins}
 
 
-def _sampled(row: dict[str, Any], i: int, seed: int, policy: str, stream: str) -> dict[str, Any]:
-    text = _sentence(seed, policy, stream, row["prompt_id"], i)
-    ids = [_WORDS.index(word) for word in text.split()]
+def _sampled(policy: PaperPolicy, row: dict[str, Any], i: int, seed: int, stream: str) -> dict[str, Any]:
+    draw = generator(0, seed, policy.digest, stream, row["prompt_id"], i)
+    ids = draw.integers(len(policy.words), size=int(draw.integers(1, policy.longest + 1))).tolist()
     return {
         **{name: value for name, value in row.items() if name not in ("completion", "logps", "score")},
         "sample": i,
-        "completion": text,
+        "completion": " ".join(policy.words[one] for one in ids),
         "prompt_ids": [0, 1, 2],
         "completion_ids": ids,
-        "finish_reason": "length" if len(ids) == len(_WORDS) else "stop",
+        "finish_reason": "length" if len(ids) == policy.longest else "stop",
         "logps": [-1.0] * len(ids),
     }
 

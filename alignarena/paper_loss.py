@@ -61,12 +61,12 @@ def check_loss(rows: Rows, loss: Loss, scores: bool) -> None:
 def _batch(rows: Rows, loss: Loss) -> Batch:
     import torch
 
-    mask = {key: _mask(rows[completion]) for key, (_, completion) in loss.reads.items()}
+    mask = {key: _mask(rows[completion][:]) for key, (_, completion) in loss.reads.items()}
 
     def given(need: str) -> dict[str, Tensor]:
         return {key: -torch.rand(one.shape) for key, one in mask.items()} if need in loss.needs else {}
 
-    stops = [reason == "stop" for reason in rows["finish_reason"]] if "finish_reason" in rows.column_names else None
+    stops = [reason == "stop" for reason in rows["finish_reason"][:]] if "finish_reason" in rows.column_names else None
     finished = {
         key: torch.ones(one.shape[:-1], dtype=torch.bool) if stops is None else torch.tensor(stops)
         for key, one in mask.items()
@@ -78,7 +78,7 @@ def _batch(rows: Rows, loss: Loss) -> Batch:
         old=given("old"),
         values=given("values"),
         old_values=given("values"),
-        columns={column: _numbers(column, rows[column]) for column in loss.columns},
+        columns={column: _numbers(column, rows[column][:]) for column in loss.columns},
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alignarena.core.contract import Loss, PreferenceStream, Rows, Sampling, Schedule, Scorer
+from alignarena.core.contract import Experience, Loss, PreferenceStream, Rows, Sampling, Schedule, Scorer
 from alignarena.core.digest import digest
 from alignarena.core.records import Ledger
+from alignarena.harness.validation import held_out_prompts
 from alignarena.paper_lab import PaperLab, PaperPolicy, PaperScorer
 
 
@@ -77,6 +78,12 @@ class CountingLab(PaperLab):
             self.count(labels=labels)
         return super().prefer(rows, judge)
 
+    def fit(self, policy: Any, experience: Experience, loss: Loss, schedule: Schedule) -> PaperPolicy:
+        """Count a fit; only of a set that is read again and again is something held out."""
+        if experience.phases > 1:
+            schedule = replace(schedule, validation_share=0.0)
+        return super().fit(policy, experience, loss, schedule)
+
     def fit_reward_model(
         self, start: Any, preferences: Rows | PreferenceStream, loss: Loss, schedule: Schedule
     ) -> Scorer:
@@ -95,11 +102,14 @@ class CountingLab(PaperLab):
                 for text, length in self.sizes.of(row, column).items():
                     groups[prompt] += length if (prompt, text) not in seen else 0
                     seen.add((prompt, text))
+        share = schedule.validation_share if self._ledger == Ledger() else 0.0  # rows that were paid for are fresh
+        held, epochs = held_out_prompts(len(groups), share), schedule.num_train_epochs
         passes, tokens = 2 if "values" in loss.needs else 1, sum(groups.values())
-        trained = tokens * passes * schedule.num_train_epochs
-        steps = math.ceil(len(groups) / schedule.batch_size) * schedule.num_train_epochs
-        frozen = tokens * len(loss.needs)
-        self.count(frozen, trained, trained_tokens=trained, scored_tokens=frozen, optimizer_steps=steps)
+        validated = tokens * passes * held / len(groups) * (epochs + bool(held))  # before the first epoch, too
+        trained = tokens * passes * (1 - held / len(groups)) * epochs
+        steps = math.ceil((len(groups) - held) / schedule.batch_size) * epochs
+        read = tokens * len(loss.needs) + validated
+        self.count(read, trained, trained_tokens=trained, scored_tokens=read, optimizer_steps=steps)
 
     @contextmanager
     def _verb(self, name: str, about: str, *inputs: object) -> Iterator[None]:

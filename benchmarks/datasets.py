@@ -17,6 +17,7 @@ from alignarena.benchmarks.splits import (
     SourceReport,
     Splits,
     TooLong,
+    UnmadeModel,
     sift,
     split_reports,
     take,
@@ -39,6 +40,7 @@ class DatasetEntry:
     load: Callable[[DataConfig, TooLong], Splits]
     scorers: Callable[[DataConfig], dict[str, Scorer]] = lambda config: {}  # what a simulated annotator may rank by
     model: Callable[[DataConfig, ModelConfig], str] | None = None  # the folder of its own base model
+    unmade_model: Callable[[DataConfig, ModelConfig], UnmadeModel] | None = None  # given with it
 
 
 def load_quickstart(config: DataConfig, too_long: TooLong) -> Splits:
@@ -82,13 +84,23 @@ DATASETS = {
     entry.name: entry
     for entry in (
         DatasetEntry(
-            "quickstart", "one-sentence prompts split by topic, simulated annotator", (), False, load_quickstart,
-            scorers=quickstart_scorers,
-        ),  # fmt: skip
+            "quickstart",
+            "one-sentence prompts split by topic, simulated annotator",
+            (),
+            False,
+            load_quickstart,
+            quickstart_scorers,
+        ),
         DatasetEntry(
-            "exact", "a world whose completions are all enumerated: the best possible policy is known", (), False,
-            exact.load, exact.scorers, exact.model,
-        ),  # fmt: skip
+            "exact",
+            "a world whose completions are all enumerated: the best possible policy is known",
+            (),
+            False,
+            exact.load,
+            exact.scorers,
+            exact.model,
+            exact.unmade,
+        ),
         DatasetEntry("hh-rlhf", f"human preferences over dialogues ({hh.REPOSITORY})", tuple(hh.AXES), True, hh.load),
         DatasetEntry("preferences", "your own JSONL or CSV of prompt, chosen, rejected", (), True, preferences.load),
     )

@@ -14,10 +14,10 @@ from datasets import disable_progress_bars
 
 from alignarena.benchmarks.cell import Bench, CellEvidence
 from alignarena.benchmarks.counting import CountedPolicy, CountingLab, Sizes, Stage
-from alignarena.benchmarks.datasets import dry_run_report, load_dataset_splits
+from alignarena.benchmarks.datasets import DATASETS, dry_run_report, load_dataset_splits
 from alignarena.benchmarks.heldout import reward_model_table
 from alignarena.benchmarks.rates import Rates, rates
-from alignarena.benchmarks.splits import Splits
+from alignarena.benchmarks.splits import DataConfig, Splits
 from alignarena.benchmarks.start import Given
 from alignarena.benchmarks.suite import Suite, build_method
 from alignarena.benchmarks.sweep import planned, shared_settings
@@ -54,9 +54,9 @@ def dry_run(
     plan = planned(suite, methods, seeds, set, method_files)
     built = {name: shared_settings(build_method(name, given), given, plan) for name, given in plan.methods.items()}
     disable_progress_bars()
-    model = Model(plan.model)
+    model = Model(plan.model, plan.data)
     splits = load_dataset_splits(plan.data, **({"too_long": model.tokens.too_long} if model.tokens else {}))
-    costs = _count(plan, splits, model.sizes(), built)
+    costs = _count(plan, splits, model, built)
     precision, _ = choose_precision(plan.model.precision)
     speed = rates(cache_folder(), costs.every, precision) if model.parameters else None
     lines = [_header(plan, model, built), dry_run_report(splits.report)]
@@ -71,15 +71,25 @@ def dry_run(
 class Model:
     """What can be known of a model without its weights: its tokenizer and its shape, if they are on this machine."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        from transformers import AutoConfig, AutoTokenizer
-
+    def __init__(self, config: ModelConfig, data: DataConfig) -> None:
         self.config, self.missing = config, ""
         self.tokens: Tokens | None = None
         self.shape: Any = None
-        source, options = _source(config.model_name_or_path)
+        self.policy = CountedPolicy("base")  # the model as given, on paper
+        own = DATASETS[data.dataset].unmade_model
+        if own is None:
+            self._read()
+            return
+        model = own(data, config)
+        self.tokens, self.shape = Tokens(model.tokenizer, config), model.shape
+        self.policy = CountedPolicy("base", model.words, config.max_new_tokens)  # what scores its world can read
+
+    def _read(self) -> None:
+        from transformers import AutoConfig, AutoTokenizer
+
+        source, options = _source(self.config.model_name_or_path)
         try:
-            self.tokens = Tokens(load_pretrained(AutoTokenizer, source, **options), config)
+            self.tokens = Tokens(load_pretrained(AutoTokenizer, source, **options), self.config)
             self.shape = load_pretrained(AutoConfig, source, **options)
         except RunFailed as error:  # a run may still get it from the Hub
             self.missing = str(error)
@@ -134,7 +144,7 @@ def _parameters(shape: Any) -> int:
 
 
 def _header(plan: Suite, model: Model, methods: Mapping[str, Method]) -> str:
-    size = f", {model.parameters / 1e6:.0f} M parameters" if model.parameters else ""
+    size = f", {_parameter_count(model.parameters)} parameters" if model.parameters else ""
     limits = f"prompts up to {plan.model.max_prompt_tokens} tokens, completions up to {plan.model.max_new_tokens}"
     precision, reason = choose_precision(plan.model.precision)
     bounds = ", ".join(f"{name} {limit:g}" for name, limit in plan.budget.limits().items()) or "no limits"
@@ -152,6 +162,10 @@ def _header(plan: Suite, model: Model, methods: Mapping[str, Method]) -> str:
         changed = [one for key, value in own.items() for one in _differences(key, value, getattr(method, key))]
         lines.append(f"  {name:<{width}}  {', '.join(changed) or '-'}")
     return "\n".join(lines)
+
+
+def _parameter_count(count: int) -> str:
+    return f"{count / 1e6:.0f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
 
 
 def _differences(path: str, default: Any, value: Any) -> list[str]:
@@ -172,9 +186,9 @@ class Costs:
     refused: dict[str, str]  # methods that break the contract, and how
 
 
-def _count(plan: Suite, splits: Splits, sizes: Sizes, methods: Mapping[str, Method]) -> Costs:
+def _count(plan: Suite, splits: Splits, model: Model, methods: Mapping[str, Method]) -> Costs:
     """Align and evaluate every method on paper."""
-    given = Given(plan, splits, CountedPolicy("base"))
+    given, sizes = Given(plan, splits, model.policy), model.sizes()
     shared = CountingLab(plan.seeds[0], draws_once=False, sizes=sizes)
     bench = Bench(given, shared)
     sft, start = bench.sft, list(shared.stages)

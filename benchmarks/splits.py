@@ -101,6 +101,15 @@ class Splits:
     report: DatasetReport
 
 
+@dataclass(frozen=True)
+class UnmadeModel:
+    """What is known of a dataset's own base model before it is made: what a dry run plans with."""
+
+    tokenizer: Any
+    shape: Any  # its transformers configuration
+    words: tuple[str, ...]  # what its completions are made of
+
+
 class Dropped(Exception):
     """Raised while parsing a row that cannot be used; the message is the reason it is counted under."""
 

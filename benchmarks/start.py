@@ -69,7 +69,7 @@ class Given:
             prompts=Dataset.from_list(self.splits.prompts),
             demonstrations=Dataset.from_list(self.splits.demonstrations),
             preferences=Lazily(self._preferences(sft, lab)),
-            annotator=self._annotator(self.suite.feedback.scorer) if self.suite.feedback.annotator != "human" else None,
+            annotator=self._annotator(self.gold) if self.suite.feedback.annotator != "human" else None,
         )
 
     def judge_preferences(self, lab: Lab) -> Rows:
@@ -108,7 +108,7 @@ class Given:
         return SimulatedAnnotator(scorer, 0.0 if exact else self.suite.feedback.noise)
 
     def log_reference(self, sft: TrainablePolicy) -> Floats:
-        """Return the SFT policy's distribution over a world's completions (P, N), nats; as stated, until it is known."""
+        """Return the SFT policy's distribution over a world's completions (P, N), nats; as stated until it is known."""
         world = self.suite.data.world
         return np.stack([world.leaves.markov(world.demonstration_logits(prompt)) for prompt in world.trained])
 

@@ -142,13 +142,26 @@ def _build(given: SuiteValues) -> Suite:
     if isinstance(values["data"], dict) and "dataset" not in values["data"]:
         raise BadInput(f"data: the key 'dataset' is missing; known datasets: {', '.join(DATASETS)}")
     if isinstance(values["methods"], dict):  # a method without hyperparameters is written `dpo:`
-        values["methods"] = {name: {} if fields is None else fields for name, fields in values["methods"].items()}
+        given_methods = {name: {} if fields is None else fields for name, fields in values["methods"].items()}
+        values["methods"] = _compared(given_methods, values.pop("compare", None))
     suite = build(Suite, values)
     if given.variant:
         suite = replace(suite, name=f"{suite.name}/{given.variant}")
     for name, hyperparameters in suite.methods.items():
         build_method(name, hyperparameters)
     return suite
+
+
+def _compared(methods: dict[str, Any], names: Any) -> dict[str, Any]:
+    """Return the methods that ``compare`` names, in its order: a suite that extends another may want fewer."""
+    if names is None:
+        return methods
+    if not isinstance(names, list) or not names:
+        raise BadInput(f"compare: expected a list of methods, got {names!r}")
+    for name in names:
+        if name not in methods:
+            raise BadInput(f"compare: {name!r} is not among the suite's methods{nearest(str(name), methods)}")
+    return {name: methods[name] for name in names}
 
 
 def build_method(name: str, hyperparameters: Mapping[str, Any]) -> Method:

@@ -46,7 +46,7 @@ def examples(rows: Rows, loss: Loss, tokens: Tokens) -> tuple[list[Example], Cou
         raise BadInput(f"{type(loss).__name__} reads {missing}, which the rows lack; they have {rows.column_names}")
     kept: list[Example] = []
     dropped: Counter[str] = Counter()
-    for row in rows:
+    for row in rows.to_list():
         example = _example(row, loss, tokens)
         reason = _unusable(example, tokens)
         if reason:

@@ -151,12 +151,13 @@ class Fit:
         rows = self.experience.rows(number, self.live, self.phase_lab)
         fixed = self.meter.ledger == charged
         items, dropped = examples(rows, self.loss, self.backbone.tokens)
-        share = self.schedule.validation_share if fixed and self.experience.phases == 1 else 0.0
+        whole = fixed and self.experience.phases == 1  # a stream's rows are read once: keeping anything of them costs more
+        share = self.schedule.validation_share if whole else 0.0
         trained, held = hold_out(items, share, self.seed)
         phase, validation = Phase(self, number, trained), Phase(self, number, held) if held else None
-        phase.freeze(fixed, self.state)
+        phase.freeze(whole, self.state)
         if validation is not None:
-            validation.freeze(fixed, dict(state))
+            validation.freeze(whole, dict(state))
         if again:
             self.state = state
             self.meter.restore(charged)

@@ -27,15 +27,21 @@ def hold_out(items: list[Example], share: float, seed: int) -> tuple[list[Exampl
     if share == 0:
         return items, []
     groups = grouped(items)
-    count = round(share * len(groups))
-    if not 0 < count < len(groups):
-        raise BadInput(
-            f"schedule.validation_share: {share:g} of {len(groups)} prompts holds out {count}; at least one must "
-            "be held out and one trained on: set it nearer to 0.5, give more prompts, or set it to 0 for no validation"
-        )
+    count = held_out_prompts(len(groups), share)
     chosen = generator(seed, "validation").permutation(len(groups))[:count]
     held = {i for group in chosen for i in groups[group]}
     return [one for i, one in enumerate(items) if i not in held], [items[i] for i in sorted(held)]
+
+
+def held_out_prompts(prompts: int, share: float) -> int:
+    """Return how many of some prompts a share of them is; errors as those of :func:`hold_out`."""
+    count = round(share * prompts)
+    if share and not 0 < count < prompts:
+        raise BadInput(
+            f"schedule.validation_share: {share:g} of {prompts} prompts holds out {count}; at least one must "
+            "be held out and one trained on: set it nearer to 0.5, give more prompts, or set it to 0 for no validation"
+        )
+    return count
 
 
 @torch.no_grad()

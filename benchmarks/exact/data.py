@@ -1,10 +1,21 @@
-"""The splits of an exact world: trained combinations asked many times, held-out ones once for evaluation."""
+"""The splits of an exact world: trained combinations asked many times, held-out ones once for evaluation.
+
+What needs torch is imported where it is used: datasets are listed without it.
+"""
 
 from __future__ import annotations
 
-from alignarena.benchmarks.exact.language import base_model
 from alignarena.benchmarks.exact.text import drawn_rows, prompt_rows
-from alignarena.benchmarks.splits import DataConfig, DatasetReport, Row, SourceReport, Splits, TooLong, split_reports
+from alignarena.benchmarks.splits import (
+    DataConfig,
+    DatasetReport,
+    Row,
+    SourceReport,
+    Splits,
+    TooLong,
+    UnmadeModel,
+    split_reports,
+)
 from alignarena.core.contract import Scorer
 from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
@@ -25,7 +36,7 @@ def load(config: DataConfig, too_long: TooLong) -> Splits:
     for name in ("reward_model", "train", "validation"):
         kept[name] = prompt_rows(world.trained, _repeats(config, name), name)
     used = {name: rows[: config.sizes.get(name)] for name, rows in kept.items()}
-    counts = [SourceReport(f"exact world {world.seed}, {name}", len(rows), len(rows), {}) for name, rows in kept.items()]
+    counts = [SourceReport(f"exact world {world.seed}, {one}", len(rows), len(rows), {}) for one, rows in kept.items()]
     return Splits(
         demonstrations=used["sft"], feedback_prompts=used["reward_model"], preferences={}, judge_preferences={},
         prompts=used["train"], validation=used["validation"], evaluation=used["evaluation"], heldout={},
@@ -45,13 +56,26 @@ def model(config: DataConfig, given: ModelConfig) -> str:
     Raises:
         BadInput: The model's limits are not the world's.
     """
+    from alignarena.benchmarks.exact.language import base_model
+
+    _check_limits(config, given)
+    return base_model(config.world, given)
+
+
+def unmade(config: DataConfig, given: ModelConfig) -> UnmadeModel:
+    """Return what is known of the world's base model without pretraining it; errors as those of :func:`model`."""
+    from alignarena.benchmarks.exact.language import completion_words, shape, tokenizer
+
+    _check_limits(config, given)
+    world = config.world
+    return UnmadeModel(tokenizer(world), shape(world), tuple(completion_words(world)))
+
+
+def _check_limits(config: DataConfig, given: ModelConfig) -> None:
     if given.max_new_tokens != config.world.length:
         raise BadInput(f"model.max_new_tokens: must be data.world.length = {config.world.length}")
-    return base_model(config.world, given)
 
 
 def scorers(config: DataConfig) -> dict[str, Scorer]:
     """Return what a simulated annotator may rank by."""
     return {"gold": WorldGold(config.world), **{axis: WorldGold(config.world, axis) for axis in AXES}}
-
-

@@ -76,9 +76,10 @@ class Prompts:
         share = self.world.uniform_share if self.unlimited else 0.0
         return np.log((1 - share) * np.exp(self.log_reference) + share / self.gold.shape[1])  # type: ignore[no-any-return]
 
-    def measures(self, policy: Policy, method: Method) -> dict[str, Floats]:
+    def measures(self, policy: Policy, method: Method, against_target: bool = True) -> dict[str, Floats]:
         """Return every exact measure of a method's policy, each (P,)."""
-        found = measures(logps(policy, self), self.log_reference, self.gold, self.world.beta, own_target(method, self))
+        target = own_target(method, self) if against_target else None
+        found = measures(logps(policy, self), self.log_reference, self.gold, self.world.beta, target)
         return {name: np.broadcast_to(values, len(self.combinations)) for name, values in found.items()}
 
 
@@ -93,9 +94,12 @@ class Laboratory:
         self.trained = Prompts(world, world.trained, "trained", *shared)
 
     def measured(self, policy: Policy, method: Method) -> Iterator[Measured]:
-        """Yield a row and its measures for every prompt; those of trained prompts are named so."""
+        """Yield a row and its measures for every prompt; those of trained prompts are named so.
+
+        On trained prompts a method is held to its own target where feedback was unlimited; elsewhere that is not asked.
+        """
         for prompts, suffix in ((self.held_out, ""), (self.trained, "_trained")):
-            found = prompts.measures(policy, method)
+            found = prompts.measures(policy, method, against_target=not suffix or prompts.unlimited)
             for place, row in enumerate(prompts.rows):
                 values = {f"{name}{suffix}": float(array[place]) for name, array in found.items()}
                 yield {**row, "sample": 0}, {name: v if np.isfinite(v) else None for name, v in values.items()}

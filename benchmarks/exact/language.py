@@ -42,7 +42,7 @@ _REVISION = 1  # raise it when a change makes another base of the same world
 
 
 def tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a world, whose tokens are words: ``t0 t1 ...`` in completions, ``a0 b2 ...`` in prompts."""
+    """Return the tokenizer of a world, whose tokens are words: ``t0 t1`` in completions, ``a0 b2`` in prompts."""
     attributes = [word for i in range(world.values) for word in prompt_text((i,) * world.attributes).split()]
     words = [*completion_words(world), END, PAD, UNKNOWN, ANSWER, *INSTRUCTIONS, *attributes]
     model = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token=UNKNOWN))
@@ -55,6 +55,15 @@ def tokenizer(world: World) -> PreTrainedTokenizerFast:
 def completion_words(world: World) -> list[str]:
     """Return the words of completions; their ids are 0 to V - 1, and the end's is V."""
     return [f"t{number}" for number in range(world.tokens)]
+
+
+def shape(world: World) -> PhiConfig:
+    """Return the shape of a world's base model."""
+    return PhiConfig(
+        vocab_size=len(tokenizer(world)), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, tie_word_embeddings=False,
+        bos_token_id=None, eos_token_id=world.tokens, pad_token_id=world.tokens + 1, resid_pdrop=0.0,
+    )  # fmt: skip
 
 
 def base_model(world: World, config: ModelConfig) -> str:
@@ -72,9 +81,12 @@ def _pretrain(world: World, config: ModelConfig, folder: Path) -> None:
     blank = folder.with_name(f".{folder.name}.blank")
     _untrained(world, blank)
     try:
-        limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_new_tokens": world.length}
-        backbone = Backbone(ModelConfig(str(blank), None, **limits, use_peft=False, precision="fp32",
-                                        tokens_per_batch=config.tokens_per_batch))  # fmt: skip
+        backbone = Backbone(
+            ModelConfig(
+                str(blank), None, max_prompt_tokens=config.max_prompt_tokens, max_new_tokens=world.length,
+                use_peft=False, precision="fp32", tokens_per_batch=config.tokens_per_batch,
+            )
+        )  # fmt: skip
         rows = drawn_rows(world, world.combinations, _PRETRAINING_ROWS, "pretraining", world.pretraining_logits)
         lab = HarnessLab(backbone, Cache(), world.seed)
         fitted: Any = lab.fit(AdapterPolicy(backbone.digest), Fixed(Dataset.from_list(rows)), SFTLoss(), _PRETRAINING)
@@ -87,17 +99,10 @@ def _pretrain(world: World, config: ModelConfig, folder: Path) -> None:
 
 
 def _untrained(world: World, folder: Path) -> None:
-    words = tokenizer(world)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.seed)
-        model = PhiForCausalLM(
-            PhiConfig(
-                vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-                num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, tie_word_embeddings=False,
-                bos_token_id=None, eos_token_id=world.tokens, pad_token_id=world.tokens + 1, resid_pdrop=0.0,
-            )
-        )  # fmt: skip
+        model = PhiForCausalLM(shape(world))
     with torch.no_grad():
         model.lm_head.bias[world.tokens + 1 :] = _NEVER
     model.save_pretrained(folder)
-    words.save_pretrained(folder)
+    tokenizer(world).save_pretrained(folder)

@@ -35,11 +35,24 @@ def _rejection_sampling(method: RejectionSampling, prompts: Prompts) -> Floats:
 def _dpo(method: DPO, prompts: Prompts) -> Floats | None:
     if method.label_smoothing:
         return None  # the log-odds it learns are bounded: no closed form
-    return tilted(prompts.log_reference, prompts.preferred, method.beta)
+    return _log_ratio(prompts, method.beta)
+
+
+def _log_ratio(prompts: Prompts, strength: float) -> Floats | None:
+    """Return what scoring by ``strength`` times the log-ratio converges to.
+
+    Regret on segments is explained by the optimum's own log-ratios, at its own strength; partial returns by none.
+    """
+    world = prompts.world
+    if world.feedback_kind == "whole" or (world.feedback_kind == "regret" and strength == world.beta):
+        return tilted(prompts.log_reference, prompts.preferred, strength)
+    return None
 
 
 @own_target.register
-def _ipo(method: IPO, prompts: Prompts) -> Floats:
+def _ipo(method: IPO, prompts: Prompts) -> Floats | None:
+    if prompts.world.feedback_kind != "whole":
+        return None
     return targets.ipo(prompts.log_reference, prompts.preferred, method.beta, prompts.log_data)
 
 
@@ -47,9 +60,11 @@ def _ipo(method: IPO, prompts: Prompts) -> Floats:
 def _cpl(method: CPL, prompts: Prompts) -> Floats | None:
     if method.gamma != 1 or method.bc_coef:
         return None
+    if method.bias == 1 and method.to_reference:
+        return _log_ratio(prompts, method.alpha)
+    if prompts.world.feedback_kind != "whole":
+        return None
     if method.bias == 1:
-        if method.to_reference:
-            return tilted(prompts.log_reference, prompts.preferred, method.alpha)
         return targets.cpl(prompts.preferred, method.alpha)
     data, settings = prompts.log_data, (method.alpha, method.bias)
     return targets.cpl_biased(prompts.log_reference, prompts.preferred, *settings, data, method.to_reference)

@@ -15,7 +15,7 @@ Combination = tuple[int, ...]
 
 def prompt_rows(combinations: Sequence[Combination], count: int, split: str) -> list[dict[str, Any]]:
     """Return ``count`` rows of each combination: the same prompt, asked again under an id of its own."""
-    return [_row(combination, f"{split}/{_name(combination)}/{i}") for i in range(count) for combination in combinations]
+    return [_row(one, f"{split}/{_name(one)}/{i}") for i in range(count) for one in combinations]
 
 
 def drawn_rows(

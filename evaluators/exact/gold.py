@@ -31,12 +31,11 @@ class WorldGold:
         Raises:
             BadInput: A prompt or completion is not of this world.
         """
-        columns = rows.column_names
-        reasons = rows["finish_reason"] if "finish_reason" in columns else ["stop"] * len(rows)
-        ids = [_ids(self.world, text, reason != "length")
-               for text, reason in zip(rows["completion"], reasons, strict=True)]  # fmt: skip
-        places = self.world.leaves.place(np.array(ids))
-        return [float(_gold(self, prompt)[place]) for prompt, place in zip(rows["prompt"], places, strict=True)]
+        reasons = rows["finish_reason"][:] if "finish_reason" in rows.column_names else ["stop"] * len(rows)
+        texts = zip(rows["completion"][:], reasons, strict=True)
+        ids = [_ids(self.world, text, reason != "length") for text, reason in texts]
+        places = zip(rows["prompt"][:], self.world.leaves.place(np.array(ids)), strict=True)
+        return [float(_gold(self, prompt)[place]) for prompt, place in places]
 
 
 def _ids(world: World, text: str, ended: bool) -> list[int]:

@@ -17,7 +17,7 @@ class Leaves:
 
     Args:
         tokens: V, beside the end, which is token V here.
-        length: L, tokens of the longest completion, its end included. A completion of L tokens without end is cut there.
+        length: L, tokens of the longest completion, its end included; one of L tokens without end is cut there.
     """
 
     def __init__(self, tokens: int, length: int) -> None:
@@ -54,14 +54,15 @@ class Leaves:
         inside = self.ids <= self.tokens
         places = np.arange(self.length)[None, :]
         chosen = next_token[self._states, places, np.where(inside, self.ids, 0)]
-        return np.where(inside, chosen, 0.0)
+        return np.asarray(np.where(inside, chosen, 0.0))
 
     def markov(self, logits: Floats) -> Floats:
         """Return the log-probs (N,) under a chain: logits (V + 1, V + 1) of the next token, last row at the start."""
         logps = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         before = np.concatenate([np.full((len(self), 1), self.tokens), self.ids[:, :-1]], 1)
         inside = self.ids <= self.tokens
-        return np.where(inside, logps[np.minimum(before, self.tokens), np.minimum(self.ids, self.tokens)], 0.0).sum(1)
+        each = logps[np.minimum(before, self.tokens), np.minimum(self.ids, self.tokens)]
+        return np.asarray(np.where(inside, each, 0.0).sum(1))
 
     def conditionals(self, logps: Floats) -> Floats:
         """Return the log-probs (N, L) of each token given those before it, 0 on padding, of a distribution (N,)."""

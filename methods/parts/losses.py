@@ -71,7 +71,8 @@ class PairLoss(OfflineLoss):
         if not self.soft:
             return as_labelled
         probability = batch.columns["probability"]
-        return probability * as_labelled + (1 - probability) * flipped
+        mean: Tensor = probability * as_labelled + (1 - probability) * flipped
+        return mean
 
 
 def logratios(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -139,9 +140,9 @@ class IPOLoss(PairLoss):
 class CPLLoss(PairLoss):
     """Contrastive preference learning (Hejna et al., 2023; arXiv:2310.13639, eq. 5).
 
-    ``softplus(bias S(rejected) - S(chosen))``, where ``S = alpha sum_t gamma^t log pi`` is the regret preference model's
-    score of a segment, t counted from the segment's first token. ``to_reference`` scores the log-ratio to the reference
-    model instead (the authors' CPL-KL); with bias 1 and gamma 1 that is DPO with beta = alpha.
+    ``softplus(bias S(rejected) - S(chosen))``, where ``S = alpha sum_t gamma^t log pi`` is the regret preference
+    model's score of a segment, t counted from the segment's first token. ``to_reference`` scores the log-ratio to the
+    reference model instead (the authors' CPL-KL); with bias 1 and gamma 1 that is DPO with beta = alpha.
     """
 
     alpha: float = 0.1  # temperature: larger keeps the policy flatter, or closer to the reference model
@@ -162,9 +163,7 @@ class CPLLoss(PairLoss):
         """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
         scores = {side: self.alpha * self._discounted(outputs, batch, side) for side in PAIR}
         chosen, rejected = scores["chosen"], scores["rejected"]
-        loss = self.expected(
-            softplus(self.bias * rejected - chosen), softplus(self.bias * chosen - rejected), batch
-        )
+        loss = self.expected(softplus(self.bias * rejected - chosen), softplus(self.bias * chosen - rejected), batch)
         logps = {side: masked(outputs[side], batch.mask[side]).sum(1) for side in PAIR}
         if self.bc_coef:
             loss = loss - self.bc_coef * logps["chosen"] / batch.mask["chosen"].sum(1).clamp(min=1)
@@ -181,7 +180,8 @@ class CPLLoss(PairLoss):
         """Return the discounted sum (B,) of log-probs, or of log-ratios, over the tokens of a segment."""
         mask = batch.mask[side]
         each = masked(outputs[side] - batch.reference[side] if self.to_reference else outputs[side], mask)
-        return (each * self.gamma ** (mask.cumsum(1) - 1)).sum(1)
+        total: Tensor = (each * self.gamma ** (mask.cumsum(1) - 1)).sum(1)
+        return total
 
 
 @dataclass(frozen=True)
