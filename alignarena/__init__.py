@@ -12,7 +12,7 @@ from alignarena.core.registry import method
 if TYPE_CHECKING:
     from alignarena.results.frame import Results
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 __all__ = ["Lab", "Task", "__version__", "load_results", "method", "run"]
 
 

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 
 from alignarena import Lab, Task, method
 from alignarena.core.contract import Policy, Schedule
-from alignarena.methods.parts.experience import Fixed
+from alignarena.methods.parts.experience import pairs_of
 from alignarena.methods.parts.losses import DPOLoss
-from alignarena.methods.parts.rows import pairs
 
 
 @method("{name}", paper="arXiv:NNNN.NNNNN", family="offline")
@@ -38,8 +37,8 @@ class {title}:
 
     def align(self, task: Task, lab: Lab) -> Policy:
         """Fit the SFT policy to all pairs of the rankings."""
-        preferences = Fixed(pairs(task.preferences["overall"]))
-        return lab.fit(task.policy, preferences, DPOLoss(self.beta), self.schedule)
+        preferences = pairs_of(task.preferences["overall"])
+        return lab.fit(task.policy, preferences, DPOLoss(self.beta, soft=preferences.soft), self.schedule)
 '''
 
 _LOOSE_TEST = '''"""Does {name} keep the contract? Runs in seconds: nothing is trained."""

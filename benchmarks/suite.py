@@ -103,6 +103,8 @@ class Suite:
             raise BadInput(f"feedback.annotator: {self.data.dataset!r} has no human pairs; set it to 'simulated'")
         if self.feedback.annotator == "exact" and self.data.dataset != "exact":
             raise BadInput("feedback.annotator: only the dataset 'exact' knows the truth; set it to 'simulated'")
+        if self.feedback.annotator != "exact" and self.data.world.feedback_kind != "whole":
+            raise BadInput("data.world.feedback_kind: only an exact annotator compares segments; set it to 'whole'")
         for split in ("sft", "reward_model", "train", "evaluation"):
             if self.data.sizes.get(split) == 0:
                 raise BadInput(f"data.sizes.{split}: must be at least 1; without prompts nothing can be compared")

@@ -36,11 +36,11 @@ class CPL:
 
 @method("cpl_kl", paper="arXiv:2310.13639", family="offline")
 def cpl_kl() -> CPL:
-    """CPL on log-ratios without bias: DPO by another road, and a check that both roads are right."""
+    """CPL on log-ratios without bias (Hejna et al., 2023): DPO by another road, and a check that both are right."""
     return CPL(bias=1.0)
 
 
 @method("cpl_plain", paper="arXiv:2310.13639", family="offline")
 def cpl_plain() -> CPL:
-    """CPL as the paper states it first: no reference model and no bias."""
+    """CPL as the paper states it first (Hejna et al., 2023): no reference model and no bias."""
     return CPL(bias=1.0, to_reference=False)

@@ -1,7 +1,8 @@
 """Identity Preference Optimisation (Azar et al., 2023; arXiv:2310.12036).
 
 Differs from the paper: all strict pairs of a ranking are trained on together, so that it gets the same annotator
-information as a reward model; AdamW on a LoRA adapter.
+information as a reward model; log-probs are summed over tokens, as the paper writes them (TRL divides by length, which
+its authors say they did); AdamW on a LoRA adapter.
 """
 
 from __future__ import annotations

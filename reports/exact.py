@@ -15,6 +15,7 @@ from alignarena.results.frame import Results
 LIMIT_TITLE = "correctness, not a ranking"
 EFFICIENCY_BAR = 0.95
 ERROR_BAR = 0.05  # of KL(own target || reference)
+GAP_BAR = 0.05  # of J efficiency, from trained to held-out prompts
 _IS_OPTIMUM = 1e-6  # nats; targets this near to the optimum are the optimum, found in floating point
 _FEEDBACK = {"whole": "whole completions", "return": "segments, by return", "regret": "segments, by regret"}
 _MEASURES = {
@@ -27,11 +28,12 @@ _MEASURES = {
     "kl_from_optimum": "KL from optimum (nats)",
 }
 _IN_LIMIT = {
-    "j_efficiency": "J efficiency",
-    "j_efficiency_trained": "on trained prompts",
+    "j_efficiency_trained": "J efficiency, trained prompts",
+    "j_efficiency": "held out",
+    "learning_error_trained": "learning error, trained prompts (nats)",
+    "target_kl_trained": "KL of target (nats)",
+    "learning_error": "learning error, held out (nats)",
     "objective_bias": "objective bias (nats)",
-    "learning_error": "learning error (nats)",
-    "target_kl": "KL of target (nats)",
 }
 
 
@@ -102,7 +104,7 @@ def _reason(row: dict[Any, Any], name: str) -> str:
         return NO_NUMBERS[0]
     if name == "frontier_efficiency":
         return "at the reference there is nothing to compare with on the frontier"
-    return "no target of its own" if name in ("objective_bias", "learning_error", "target_kl") else "not scored"
+    return "no target of its own" if name in ("objective_bias", "learning_error", "learning_error_trained", "target_kl_trained") else "not scored"
 
 
 def _bar(row: dict[Any, Any]) -> list[Shown]:
@@ -114,11 +116,13 @@ def _bar(row: dict[Any, Any]) -> list[Shown]:
     if math.isnan(row["objective_bias"]):
         return [Shown(reason="no target of its own")] * 2
     if row["objective_bias"] <= _IS_OPTIMUM:
-        bar, met = f"J efficiency \u2265 {EFFICIENCY_BAR}", row["j_efficiency"] >= EFFICIENCY_BAR
+        trained, gap = row["j_efficiency_trained"], row["j_efficiency_trained"] - row["j_efficiency"]
+        bar = f"J efficiency \u2265 {EFFICIENCY_BAR}, held out within {GAP_BAR} of it"
+        met = trained >= EFFICIENCY_BAR and gap <= GAP_BAR
     else:
-        most = ERROR_BAR * row["target_kl"]
+        most = ERROR_BAR * row["target_kl_trained"]
         bar = f"learning error \u2264 {ERROR_BAR} \u00d7 KL of target = {number(most, 3)}"
-        met = row["learning_error"] <= most
+        met = row["learning_error_trained"] <= most
     return [Shown(bar, sort=bar), Shown("met" if met else "missed", sort="met" if met else "missed")]
 
 

@@ -133,8 +133,8 @@ def _labels(summary: pd.DataFrame) -> Any | None:
 
 
 def _segments(summary: pd.DataFrame) -> Any | None:
-    budget = summary[(summary["setting"] == "budget") & (summary["labels"] > 0) & summary["j_efficiency"].notna()]
-    found = {kind: budget[budget["feedback"] == kind] for kind in ("return", "regret")}
+    scored = summary[summary["j_efficiency"].notna() & (summary["kl"] > NO_KL)]  # without SFT
+    found = {kind: scored[scored["feedback"] == kind] for kind in ("return", "regret")}
     kinds = {kind: _most_labels(rows).set_index("method") for kind, rows in found.items()}
     methods = list(dict.fromkeys(name for rows in kinds.values() for name in rows.index))
     if not methods:

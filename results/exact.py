@@ -23,16 +23,19 @@ Setting = Literal["limit", "budget"]
 EVALUATOR = "exact"
 COLUMNS = [
     *("method", "world", "seed", "setting", "labels", "beta", "reward", "kl", "j_efficiency", "frontier_efficiency"),
-    *("objective_bias", "learning_error", "kl_from_optimum", "target_kl", "j_efficiency_trained", "feedback"),
+    *("objective_bias", "learning_error", "kl_from_optimum", "target_kl", "j_efficiency_trained"),
+    *("learning_error_trained", "target_kl_trained", "feedback"),
 ]
 MEASURES = [
     *("reward", "kl", "j_efficiency", "j_efficiency_trained", "frontier_efficiency"),
     *("objective_bias", "learning_error", "kl_from_optimum", "target_kl"),
+    *("learning_error_trained", "target_kl_trained"),
 ]
 GROUP = ["setting", "labels", "feedback", "method"]
 # Divergences are infinite where one side has no mass; scores.jsonl has null for that.
-_UNBOUNDED = frozenset({"exact_objective_bias", "exact_learning_error", "exact_kl_from_optimum"})
-NO_KL = 1e-9  # a policy as near to its reference as this is on no point of the frontier
+_UNBOUNDED = frozenset({"exact_objective_bias", "exact_learning_error", "exact_kl_from_optimum",
+                        "exact_learning_error_trained"})  # fmt: skip
+NO_KL = 1e-6  # a policy as near to its reference as this is on no point of the frontier
 
 
 def setting(folder: RunFolder) -> Setting | None:
@@ -53,7 +56,7 @@ def exact_table(results: Results) -> pd.DataFrame:
         from the reference's J = E[gold] - beta KL to the optimum's; ``frontier_efficiency``, the share of the reward
         that the exact frontier has at this KL; ``objective_bias`` = KL(optimum || own target), ``learning_error`` =
         KL(own target || policy), ``kl_from_optimum`` = KL(optimum || policy) and ``target_kl`` = KL(own target ||
-        reference), in nats. A divergence may be infinite; what was not scored is NaN. ``labels`` are those charged,
+        reference), in nats; ``NAME_trained`` is the same on trained prompts. A divergence may be infinite; what was not scored is NaN. ``labels`` are those charged,
         NaN in the limit. A failed cell is a row without measures. Empty where nothing was scored exactly.
     """
     means = _means(results.frame)
@@ -172,6 +175,8 @@ def _measures(means: Mapping[str, float]) -> dict[str, float]:
         "kl_from_optimum": of("exact_kl_from_optimum"),
         "target_kl": of("exact_target_kl"),
         "j_efficiency_trained": _j_efficiency(of, "_trained"),
+        "learning_error_trained": of("exact_learning_error_trained"),
+        "target_kl_trained": of("exact_target_kl_trained"),
     }
 
 

@@ -92,6 +92,21 @@ def sft(lab: HarnessLab) -> AdapterPolicy:
     return lab.fit(base(lab), Fixed(demonstrations()), SFTLoss(), SFT)  # type: ignore[return-value]
 
 
+def agreement(lab: HarnessLab, policy: Any, reference: Any, pairs: Rows) -> float:
+    """Return the share of pairs in which the chosen one gained more log-prob on the reference than the rejected one."""
+
+    def logps(model: Any, side: str) -> list[float]:
+        taken = pairs.select_columns(["prompt_id", "prompt"]).add_column("completion", pairs[side][:])
+        taken = taken.add_column("completion_ids", pairs[f"{side}_ids"][:])
+        return [sum(values) for values in lab.logps(model, taken)["logps"]]
+
+    def gains(side: str) -> list[float]:
+        return [a - b for a, b in zip(logps(policy, side), logps(reference, side), strict=True)]
+
+    wins = [chosen > rejected for chosen, rejected in zip(gains("chosen"), gains("rejected"), strict=True)]
+    return sum(wins) / len(wins)
+
+
 def toy_task(lab: HarnessLab, policy: AdapterPolicy, scorer: Scorer | None = None) -> Task:
     """Return the task of a cell; its annotator is exact, and paid by the lab when its rankings are first read."""
     annotator = SimulatedAnnotator(scorer or Favours(), noise=0.0)

@@ -34,9 +34,11 @@ class MethodEntry:
 
     @property
     def summary(self) -> str:
-        """First line of the docstring of its module, else of the method itself."""
+        """First line of the docstring: a variant's own, of a function; else its module's, else the method's."""
         module_doc = (sys.modules[self.module].__doc__ or "") if self.module in sys.modules else ""
-        return (module_doc or inspect.getdoc(self.build) or "").strip().partition("\n")[0]
+        own = inspect.getdoc(self.build) or ""
+        described = module_doc or own if inspect.isclass(self.build) else own or module_doc
+        return described.strip().partition("\n")[0]
 
     def hyperparameters(self) -> dict[str, Any]:
         """Return field names and defaults."""

@@ -84,7 +84,8 @@ def _unusable(example: Example, tokens: Tokens) -> str | None:
     if any(not 0 <= start < stop <= len(example.sequences[key][0].completion)
            for key, (start, stop) in example.spans.items()):  # fmt: skip
         return "span outside the completion"
-    if len(every) > 1 and all(sequence == every[0] for sequence in every) and not example.spans:
+    one_span = len({example.spans.get(key) for key in example.sequences}) == 1
+    if len(every) > 1 and all(sequence == every[0] for sequence in every) and one_span:
         return "identical completions"  # no preference: log 2 and no gradient
     return None
 

@@ -71,7 +71,9 @@ def _cpl(method: CPL, prompts: Prompts) -> Floats | None:
 
 
 @own_target.register
-def _ppo(method: PPO, prompts: Prompts) -> Floats:
+def _ppo(method: PPO, prompts: Prompts) -> Floats | None:
+    if method.loss.gamma != 1 or method.loss.target_kl is not None or prompts.world.feedback_kind != "whole":
+        return None
     unfinished = ~prompts.world.leaves.finished
     reward = prompts.rewarded - method.loss.missing_eos_penalty * unfinished
     return tilted(prompts.log_reference, reward, method.loss.kl_coef)

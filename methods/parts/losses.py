@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from alignarena.core.contract import NOTHING, Batch
+from alignarena.core.errors import BadInput
 from alignarena.methods.parts.advantages import adaptive_kl, gae, masked, per_token_rewards, whiten
 
 Reads = Mapping[str, tuple[str, str]]
@@ -149,10 +150,19 @@ class CPLLoss(PairLoss):
     bias: float = 1.0  # the paper's lambda in (0, 1]: below 1, lowering both segments' log-probs no longer pays
     gamma: float = 1.0  # discount a token
     to_reference: bool = True
-    bc_coef: float = 0.0  # weight of behaviour cloning on the chosen segment, nats a token
+    bc_coef: float = 0.0  # weight of behaviour cloning on the preferred segment, nats a token
 
     reads: ClassVar[Reads] = PAIR
     per: ClassVar[Per] = "row"
+
+    def __post_init__(self) -> None:
+        """Check the bias.
+
+        Raises:
+            BadInput: It is not in (0, 1].
+        """
+        if not 0 < self.bias <= 1:
+            raise BadInput(f"cpl: bias must be above 0 and at most 1, got {self.bias}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -163,10 +173,11 @@ class CPLLoss(PairLoss):
         """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
         scores = {side: self.alpha * self._discounted(outputs, batch, side) for side in PAIR}
         chosen, rejected = scores["chosen"], scores["rejected"]
-        loss = self.expected(softplus(self.bias * rejected - chosen), softplus(self.bias * chosen - rejected), batch)
         logps = {side: masked(outputs[side], batch.mask[side]).sum(1) for side in PAIR}
-        if self.bc_coef:
-            loss = loss - self.bc_coef * logps["chosen"] / batch.mask["chosen"].sum(1).clamp(min=1)
+        cloned = {side: self.bc_coef * logps[side] / batch.mask[side].sum(1).clamp(min=1) for side in PAIR}
+        as_labelled = softplus(self.bias * rejected - chosen) - cloned["chosen"]
+        flipped = softplus(self.bias * chosen - rejected) - cloned["rejected"]
+        loss = self.expected(as_labelled, flipped, batch)
         metrics = {
             "accuracy": accuracy(chosen - rejected),
             "margin": chosen - rejected,

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from alignarena.benchmarks import plan
-from alignarena.benchmarks.counting import Stage
+from alignarena.benchmarks.counting import CountedPolicy, CountedScorer, CountingLab, Sizes, Stage
 from alignarena.benchmarks.rates import rates
 from alignarena.core import registry
-from alignarena.core.contract import Lab, Policy, Task
+from alignarena.core.contract import Lab, Policy, Schedule, Task
 from alignarena.core.errors import BadInput
 from alignarena.core.files import read_json
 from alignarena.core.records import Ledger
+from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
+from alignarena.methods.parts.losses import SFTLoss
 
 LEDGER = Ledger(flops=6e9, seconds=2.0, peak_memory_mib=512)
 
@@ -129,3 +132,60 @@ def test_rates_come_from_finished_stages_else_from_a_probe(tmp_path: Path) -> No
     assert measured.seconds(Stage("b", "fit DPOLoss", Ledger(flops=3e9))) == pytest.approx(1.0)  # by its verb
     assert measured.seconds(Stage("c", "prefer people", Ledger())) == 0.0
     assert "probe" not in measured.source
+
+
+SMALL_WORLD = {"data.world.attributes": "2", "data.world.tokens": "3", "data.world.length": "3", "data.world.rows": "8",
+               "data.world.demonstrations": "4", "model.max_new_tokens": "3"}  # fmt: skip
+METHODS = ["sft", "best_of_n", "dpo", "cpl", "ppo", "rejection_sampling"]
+
+
+def test_an_exact_world_is_planned_before_its_model_is_made(cache: Path) -> None:
+    once = {f"{fit}.num_train_epochs": "1" for fit in ("sft", *(f"method.{m}.schedule" for m in METHODS[2:]))}
+    ppo = {"method.ppo.updates": "2", "method.ppo.prompts_per_update": "4", "method.ppo.n": "4"}
+    rejection_sampling = {"method.rejection_sampling.rounds": "1", "method.rejection_sampling.n": "8"}
+    given = {**SMALL_WORLD, "feedback.phases": "3", "feedback.pairs": "16", **once, **ppo, **rejection_sampling}
+    text = plan.dry_run("exact/limit", methods=METHODS, set=given)
+    assert "model exact-world, 7" in text and " k parameters" in text and "dataset exact" in text
+    # SFT: 5 combinations x 4 demonstrations in one batch; DPO: 3 phases of 16 pairs in one batch each; PPO: 2 phases
+    assert [_row(text, name)[5] for name in ("sft", "dpo", "cpl", "ppo")] == ["1", "4", "4", "3"]
+    # feedback without end costs no labels, and what it is made from is the reward model: nothing is sampled to rank
+    assert [_row(text, name)[0] for name in METHODS] == ["0", "0", "0", "0", str(2 * 4 * 4), str(40 * 8)]
+    assert {_row(text, name)[3] for name in METHODS} == {"0"} and "cannot be planned" not in text
+    assert not cache.exists()
+
+
+def test_a_budget_of_labels_in_an_exact_world_is_counted(cache: Path) -> None:
+    schedule = {"num_train_epochs": "3", "batch_size": "8", "validation_share": "0.25"}
+    given = {**SMALL_WORLD, "data.sizes.reward_model": "32", "data.sizes.train": "10", "method.ppo.updates": "1",
+             "sft.num_train_epochs": "4", "feedback.n": "2",
+             **{f"method.dpo.schedule.{key}": value for key, value in schedule.items()}}  # fmt: skip
+    text = plan.dry_run("exact/budget", methods=METHODS, set=given)
+    dpo = _row(text, "dpo")
+    assert (dpo[0], dpo[3]) == ("64", "32") and "cannot be planned" not in text
+    assert dpo[5] == str(4 + 3 * 3)  # 8 of 32 prompts are held out: 3 batches of 8, thrice
+
+
+def test_a_limit_that_is_not_the_worlds_is_refused(cache: Path) -> None:
+    with pytest.raises(BadInput, match=r"model.max_new_tokens: must be data.world.length = 4"):
+        plan.dry_run("exact/limit", methods=["sft"], set={"model.max_new_tokens": "5"})
+
+
+def test_what_is_held_out_is_read_but_not_trained_on() -> None:
+    rows = Dataset.from_list([{"prompt_id": f"p{i}", "prompt": "x", "completion": "y y"} for i in range(8)])
+    sizes = Sizes(max_new_tokens=4, parameters=1, prompt=lambda _: 3, completion=lambda text: len(text.split()))
+
+    def counted(experience: Any, **changes: float) -> Ledger:
+        lab = CountingLab(sizes=sizes)
+        lab.fit(CountedPolicy("base"), experience, SFTLoss(), Schedule(num_train_epochs=2, batch_size=2, **changes))  # type: ignore[arg-type]
+        return lab.total
+
+    whole, held = counted(Fixed(rows)), counted(Fixed(rows), validation_share=0.25)
+    assert (whole.trained_tokens, whole.scored_tokens, whole.optimizer_steps) == (2 * 8 * 5, 0, 8)
+    # 2 of 8 prompts are held out, and read before the first epoch and after each
+    assert (held.trained_tokens, held.scored_tokens, held.optimizer_steps) == (2 * 6 * 5, 3 * 2 * 5, 6)
+    assert held.flops == 6 * held.trained_tokens + 2 * held.scored_tokens
+    rollouts = Rollouts(rows.remove_columns("completion"), ScoredBy(CountedScorer("s")), phases=1, prompts_per_phase=8)
+    fresh = counted(rollouts, validation_share=0.25)
+    assert fresh.optimizer_steps == 8  # nothing is held out of what was sampled for the fit
+    with pytest.raises(BadInput, match="0.05 of 8 prompts holds out 0"):
+        counted(Fixed(rows), validation_share=0.05)

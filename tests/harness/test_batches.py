@@ -97,6 +97,43 @@ def test_ragged_rankings_leave_absent_places_empty(tokens: Tokens) -> None:
     assert collator.pick(torch.arange(6.0))["completions"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def spanned(chosen: str, rejected: str, *spans: tuple[int, int]) -> dict[str, Any]:
+    sides = {f"{side}_span": list(span) for side, span in zip(("chosen", "rejected"), spans, strict=True)}
+    return pair(chosen, rejected, **sides)
+
+
+def test_a_span_is_all_that_a_loss_sees(tokens: Tokens) -> None:
+    rows = [spanned("w1 w2 w3", "w4 w5", (1, 3), (0, 2)), spanned("w6", "w7 w8 w9", (0, 1), (3, 4))]
+    items, _ = examples(Dataset.from_list(rows), DPOLoss(), tokens)
+    collator = Collator(items, sequences_of(items), tokens)
+    mask = collator.batch(torch.device("cpu")).mask
+    assert mask["chosen"].tolist() == [[0, 1, 1, 0], [1, 0, 0, 0]]
+    assert mask["rejected"].tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    assert [(item.tokens("chosen"), item.tokens("rejected")) for item in items] == [(2, 2), (1, 1)]
+    assert [len(items[0].sequences[side][0].completion) for side in ("chosen", "rejected")] == [4, 3]  # context is read
+
+
+def test_rows_with_and_without_spans_may_be_mixed(tokens: Tokens) -> None:
+    rows = [{**pair("w1 w2", "w3"), "chosen_span": [1, 2]}, {**pair("w4 w5", "w6"), "chosen_span": None}]
+    items, _ = examples(Dataset.from_list(rows), DPOLoss(), tokens)
+    mask = Collator(items, sequences_of(items), tokens).batch(torch.device("cpu")).mask
+    assert mask["chosen"].tolist() == [[0, 1, 0], [1, 1, 1]] and mask["rejected"].sum().item() == 4
+    assert [item.tokens("chosen") for item in items] == [1, 3]
+
+
+def test_a_span_outside_its_completion_is_dropped_and_counted(tokens: Tokens) -> None:
+    wrong = [(1, 1), (0, 4), (-1, 2), (3, 2)]
+    rows = [spanned("w1 w2", "w3", (0, 3), (0, 2)), *(spanned("w1 w2", "w3", span, (0, 1)) for span in wrong)]
+    kept, dropped = examples(Dataset.from_list(rows), DPOLoss(), tokens)
+    assert (len(kept), dict(dropped)) == (1, {"span outside the completion": 4})
+
+
+def test_two_segments_of_one_completion_are_a_pair(tokens: Tokens) -> None:
+    rows = [spanned("w1 w2", "w1 w2", (0, 1), (1, 3)), spanned("w1 w2", "w1 w2", (0, 1), (0, 1))]
+    kept, dropped = examples(Dataset.from_list(rows), DPOLoss(), tokens)
+    assert (len(kept), dict(dropped)) == (1, {"identical completions": 1})
+
+
 def test_rows_of_a_prompt_go_together(tokens: Tokens) -> None:
     rows = [{**pair("w1", "w2"), "prompt_id": name} for name in ("b", "a", "b", "c", "a")]
     items, _ = examples(Dataset.from_list(rows), DPOLoss(), tokens)

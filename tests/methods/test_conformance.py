@@ -6,18 +6,20 @@ Differs from the paper: the methods of this file are in none.
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
+from datasets import Dataset
 
 from alignarena.conformance import check_method
 from alignarena.core import registry
-from alignarena.core.contract import Lab, Policy, Rows, Schedule, Task
+from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Schedule, Task
 from alignarena.core.errors import BudgetUsedUp
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
 from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
 from alignarena.methods.parts.rows import pairs
+from alignarena.paper_lab import PaperLab, PaperScorer, paper_task
 
 registry.load_all()
 BUILT_IN = sorted(name for name, entry in registry.METHODS.items() if entry.module.startswith("alignarena.methods."))
@@ -26,6 +28,34 @@ BUILT_IN = sorted(name for name, entry in registry.METHODS.items() if entry.modu
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_method_keeps_the_contract(name: str) -> None:
     assert check_method(name).log
+
+
+@dataclass(frozen=True)
+class EndlessPairs:
+    """A preference stream on paper."""
+
+    prompts: Rows
+    phases: int = 3
+    value_start: None = None
+    oracle: PaperScorer = PaperScorer("truth")
+
+    def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
+        return Dataset.from_list(
+            [{"prompt_id": f"{phase}/{i}", "prompt": row["prompt"], "chosen": f"{phase} yes", "rejected": "no",
+              "probability": 0.75} for i, row in enumerate(self.prompts)]
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_method_takes_preferences_without_end(name: str) -> None:
+    given, lab = paper_task(), PaperLab()
+    stream = EndlessPairs(given.prompts)
+    assert isinstance(stream, PreferenceStream)
+    policy = registry.find(name).build().align(replace(given, preferences={"overall": stream}), lab)
+    assert len(lab.sample(policy, given.prompts, stream="evaluation")) == len(given.prompts)
+    assert not any(line.startswith("fit_reward_model") for line in lab.log)  # the truth is known
+    fits_pairs = name in ("dpo", "ipo") or name.startswith("cpl")
+    assert any(line.startswith("fit Stream") for line in lab.log) == fits_pairs
 
 
 @dataclass(frozen=True)

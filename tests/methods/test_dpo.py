@@ -6,6 +6,7 @@ from math import log, log2
 from typing import Any
 
 import pytest
+import toy_task
 
 from alignarena.core.contract import Schedule
 from alignarena.methods.dpo import DPO
@@ -34,17 +35,7 @@ def test_dpo_prefers_what_the_annotator_prefers(toy_cell: Callable[..., Any]) ->
     assert lines[0]["loss"] == pytest.approx(log(2), abs=1e-6)
     assert lines[-1]["loss"] < 0.5
     assert lines[-1]["accuracy"] > 0.8
-    rows = pairs(task.preferences["overall"])
-
-    def logp(model: Any, side: str) -> list[float]:
-        taken = rows.select_columns(["prompt_id", "prompt"]).add_column("completion", rows[side][:])
-        taken = taken.add_column("completion_ids", rows[f"{side}_ids"][:])
-        return [sum(values) for values in lab.logps(model, taken)["logps"]]
-
-    sides = {side: [a - b for a, b in zip(logp(policy, side), logp(task.policy, side), strict=True)]
-             for side in ("chosen", "rejected")}  # fmt: skip
-    wins = [chosen > rejected for chosen, rejected in zip(sides["chosen"], sides["rejected"], strict=True)]
-    assert sum(wins) / len(wins) > 0.8
+    assert toy_task.agreement(lab, policy, task.policy, pairs(task.preferences["overall"])) > 0.8
 
 
 def test_a_large_beta_stays_nearer_to_the_reference_model(toy_cell: Callable[..., Any]) -> None:

@@ -1,6 +1,6 @@
 """Numbers are worked out by hand in the comments, not by the formulas under test.
 
-Used throughout: -log sigmoid of -3, -2, -1, -.5, 0, .5, 1, 2, 3.
+Used throughout: -log sigmoid of -3, -2, -1, -.5, 0, .5, 1, 2, 3. The losses of pairs are in test_pair_losses.py, too.
 """
 
 import math
@@ -8,33 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loss_batches import NLS, close, pair_batch
 from torch.testing import assert_close
 
 from alignarena.core.contract import Batch, Loss
 from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PairwiseRewardLoss, PPOLoss, SFTLoss
 
-NLS = {-3: 3.048587, -2: 2.126928, -1: 1.313262, -0.5: 0.974077, 0: 0.693147}
-NLS |= {0.5: 0.474077, 1: 0.313262, 2: 0.126928, 3: 0.048587}
 NAN = float("nan")
 LOSSES: list[Loss] = [SFTLoss(), DPOLoss(), PairwiseRewardLoss(), KWiseRewardLoss(), PPOLoss()]
-
-
-def close(actual, *expected):
-    assert_close(actual.detach(), torch.tensor(expected, dtype=actual.dtype), atol=2e-6, rtol=2e-6)
-
-
-def pair_batch(dtype=torch.float32):
-    """Two pairs: h is 5 in the first (2 for chosen, -3 for rejected), -10 in the second (0 and 10)."""
-    outputs = {
-        "chosen": torch.tensor([[-1.0, -2.0], [-1.0, 0.0]], dtype=dtype, requires_grad=True),
-        "rejected": torch.tensor([[-4.0, 0.0, 0.0], [-1.0, -1.0, -1.0]], dtype=dtype, requires_grad=True),
-    }
-    mask = {"chosen": torch.tensor([[1.0, 1.0], [1.0, 0.0]]), "rejected": torch.tensor([[1.0, 0, 0], [1.0, 1, 1]])}
-    reference = {
-        "chosen": torch.tensor([[-2.0, -3.0], [-1.0, 0.0]], dtype=dtype),
-        "rejected": torch.tensor([[-1.0, 0.0, 0.0], [-4.0, -5.0, -4.0]], dtype=dtype),
-    }
-    return outputs, Batch(mask=mask, reference=reference)
 
 
 def ranking_batch(*rows, margins=None, dtype=torch.float32):

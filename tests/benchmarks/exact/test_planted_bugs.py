@@ -1,0 +1,208 @@
+"""The laboratory must be able to fail: each bug, planted in the code that users run, pushes a method below its bar.
+
+Under ``-s`` each test prints a row of the table in docs/exact.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from alignarena.core.contract import Batch
+from alignarena.harness import backbone
+from alignarena.harness.batches import Collator
+from alignarena.harness.packing import Pack
+from alignarena.harness.passes import References
+from alignarena.harness.phase import POLICY
+from alignarena.harness.tokens import Ids, Tokens
+from alignarena.harness.trainer import Fit
+from alignarena.methods.parts import losses
+from alignarena.methods.parts.losses import DPOLoss, PPOLoss
+
+LEAST_EFFICIENCY, MOST_ERROR = 0.95, 0.05  # the bars: J-efficiency; learning error by the target's KL
+Plant = Callable[..., None]
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
+    """Puts a function in the place of another, which it is given first."""
+
+    def put(owner: Any, name: str, bug: Callable[..., Any]) -> None:
+        original = getattr(owner, name)
+
+        def planted(*args: Any, **kwargs: Any) -> Any:
+            return bug(original, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, planted)
+
+    return put
+
+
+@pytest.fixture
+def falls(small_world: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Asserts that a method clears its bar as it is in the repository, and does not with what is planted now."""
+
+    def check(bug: str, name: str, by: str = "efficiency") -> None:
+        clean, broken = getattr(small_world.clean(name), by), getattr(small_world.run(name), by)
+        print(f"| {bug} | {name} | {by} | {clean:.3f} | {broken:.3f} | {request.node.name} |")
+        if by == "efficiency":
+            assert broken < LEAST_EFFICIENCY <= clean
+        else:
+            assert clean <= MOST_ERROR < broken
+
+    return check
+
+
+# -- log-probs and masks ----------------------------------------------------------------------------------------------
+
+
+def without_first_token(original: Any, collator: Collator, device: torch.device) -> Batch:
+    batch: Batch = original(collator, device)
+    for mask in batch.mask.values():
+        mask[:, 0] = 0
+    return batch
+
+
+def at_own_position(original: Any, *args: Any) -> Pack:
+    """Read each token's log-prob where the token stands instead of one before."""
+    packed: Pack = original(*args)
+    parts = zip(packed.source.split(packed.lengths), packed.last, strict=True)
+    return replace(packed, source=torch.cat([torch.cat([part[1:], last[None]]) for part, last in parts]))
+
+
+def of_ones(original: Any, collator: Collator, device: torch.device) -> Batch:
+    batch: Batch = original(collator, device)
+    return replace(batch, mask={key: torch.ones_like(mask) for key, mask in batch.mask.items()})
+
+
+def padded_with_end(original: Any, tokens: Tokens, row: Any, column: str) -> list[Ids]:
+    """Let the end stand for padding and count all of it, as where the padding token is the end's."""
+    width = tokens.config.max_new_tokens
+    return [ids + (tokens.eos_id,) * (width - len(ids)) for ids in original(tokens, row, column)]
+
+
+def without_end(original: Any, tokens: Tokens, row: Any, column: str) -> list[Ids]:
+    return [ids[:-1] if tokens.finished(ids) else ids for ids in original(tokens, row, column)]
+
+
+def test_mask_off_by_one(plant: Plant, falls: Any) -> None:
+    plant(Collator, "batch", without_first_token)
+    falls("mask drops the first token", "dpo")
+
+
+def test_log_probs_off_by_one(plant: Plant, falls: Any) -> None:
+    plant(backbone, "pack", at_own_position)
+    falls("log-probs shifted by one position", "dpo")
+
+
+def test_padding_unmasked(plant: Plant, falls: Any) -> None:
+    plant(Tokens, "completions_of", padded_with_end)
+    falls("padding is counted", "dpo")
+
+
+def test_padding_unmasked_in_ppo(plant: Plant, falls: Any) -> None:
+    plant(Collator, "batch", of_ones)
+    falls("mask of ones", "ppo")
+
+
+def test_a_mask_of_ones_changes_nothing_in_dpo(small_world: Any, plant: Plant) -> None:
+    # the collator fills padding with zeros, so the log-ratio of padding is 0 whatever the mask says
+    plant(Collator, "batch", of_ones)
+    np.testing.assert_allclose(small_world.run("dpo").log_policy, small_world.clean("dpo").log_policy, atol=1e-9)
+
+
+def test_end_missing(plant: Plant, falls: Any) -> None:
+    plant(Tokens, "completions_of", without_end)
+    falls("end of completions not scored", "dpo")
+
+
+def test_end_missing_in_rejection_sampling(plant: Plant, falls: Any) -> None:
+    plant(Tokens, "completions_of", without_end)
+    falls("end of completions not trained", "rejection_sampling", "error")
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def swapped(original: Any, *args: Any) -> dict[str, Tensor]:
+    ratios = original(*args)
+    return {"chosen": ratios["rejected"], "rejected": ratios["chosen"]}
+
+
+def of_the_moving_policy(original: Any, references: References, variant: str, *args: Any) -> Any:
+    return original(references, POLICY, *args)
+
+
+def with_twice_the_beta(original: Any, loss: DPOLoss, *args: Any) -> Any:
+    return original(replace(loss, beta=2 * loss.beta), *args)
+
+
+def first_half(original: Any, fit: Fit, *args: Any) -> Iterator[Any]:
+    """Stop a fit of one step a phase in the middle of its schedule."""
+    return islice(original(fit, *args), fit.experience.phases // 2)
+
+
+def test_sign_of_the_margin(plant: Plant, falls: Any) -> None:
+    plant(losses, "logratios", swapped)
+    falls("sign of the margin", "dpo")
+
+
+def test_reference_not_frozen(plant: Plant, falls: Any) -> None:
+    plant(References, "logps", of_the_moving_policy)
+    falls("reference not frozen", "dpo")
+
+
+def test_reference_not_frozen_in_ppo(plant: Plant, falls: Any) -> None:
+    plant(References, "logps", of_the_moving_policy)
+    falls("reference not frozen", "ppo")
+
+
+def test_beta_doubled(plant: Plant, falls: Any) -> None:
+    plant(DPOLoss, "__call__", with_twice_the_beta)
+    falls("beta doubled", "dpo")
+
+
+def test_half_the_steps(plant: Plant, falls: Any) -> None:
+    plant(Fit, "_phases", first_half)
+    falls("half the steps", "dpo")
+
+
+# -- policy gradients -------------------------------------------------------------------------------------------------
+
+
+def against_the_penalty(original: Any, *args: Any) -> Tensor:
+    *others, kl_coef = args
+    return original(*others, -kl_coef)  # type: ignore[no-any-return]
+
+
+def of_the_other_sign(original: Any, *args: Any) -> tuple[Tensor, Tensor]:
+    advantages, returns = original(*args)
+    return -advantages, returns
+
+
+def one_token_late(original: Any, *args: Any) -> tuple[Tensor, Tensor]:
+    """Train the value before each token on the return from the token after it."""
+    advantages, returns = original(*args)
+    return advantages, torch.cat([returns[:, 1:], torch.zeros_like(returns[:, :1])], 1)
+
+
+def test_sign_of_the_kl_penalty(plant: Plant, falls: Any) -> None:
+    plant(losses, "per_token_rewards", against_the_penalty)
+    falls("sign of the KL penalty", "ppo")
+
+
+def test_sign_of_the_advantages(plant: Plant, falls: Any) -> None:
+    plant(losses, "gae", of_the_other_sign)
+    falls("sign of the advantages", "ppo")
+
+
+def test_value_targets_shifted(plant: Plant, falls: Any) -> None:
+    plant(losses, "gae", one_token_late)
+    falls("value targets shifted by a token", "ppo")
