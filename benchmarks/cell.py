@@ -21,7 +21,7 @@ from alignarena.core.errors import BudgetUsedUp
 from alignarena.core.files import write_json
 from alignarena.evaluators.registry import evaluate
 from alignarena.harness.lab import HarnessLab
-from alignarena.methods.parts.losses import KWiseRewardLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 from alignarena.results.store import RunFolder
 
 _IN_COMPLETIONS = ("prompt_id", "prompt", "cluster", "sample", "completion", "completion_ids", "finish_reason",

@@ -30,6 +30,7 @@ from alignarena.methods.parts.experience import Fixed
 from alignarena.methods.parts.losses import SFTLoss
 from alignarena.methods.parts.rows import rankings
 
+
 class Lazily(Mapping[str, Rows | PreferenceStream]):
     """Preferences by axis, each made when first read: who never reads an axis never pays for its labels."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from alignarena.core.contract import Lab, Policy, Schedule, Task
 from alignarena.core.registry import method
 from alignarena.methods.parts.experience import Rollouts, ScoredBy
-from alignarena.methods.parts.losses import PPOLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
 from alignarena.methods.parts.reward_modelling import RewardModelling
 
 

@@ -23,6 +23,7 @@ _MEASURES = {
     "kl": "KL (nats)",
     "j_efficiency": "J efficiency",
     "frontier_efficiency": "frontier efficiency",
+    "j_efficiency_target": "of its own target",
     "objective_bias": "objective bias (nats)",
     "learning_error": "learning error (nats)",
     "kl_from_optimum": "KL from optimum (nats)",
@@ -30,11 +31,15 @@ _MEASURES = {
 _IN_LIMIT = {
     "j_efficiency_trained": "J efficiency, trained prompts",
     "j_efficiency": "held out",
+    "j_efficiency_target": "of its own target",
     "learning_error_trained": "learning error, trained prompts (nats)",
     "target_kl_trained": "KL of target (nats)",
     "learning_error": "learning error, held out (nats)",
     "objective_bias": "objective bias (nats)",
 }
+
+_OF_TARGET = frozenset({"j_efficiency_target", "objective_bias", "learning_error", "learning_error_trained",
+                        "target_kl_trained"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def _reason(row: dict[Any, Any], name: str) -> str:
         return NO_NUMBERS[0]
     if name == "frontier_efficiency":
         return "at the reference there is nothing to compare with on the frontier"
-    return "no target of its own" if name in ("objective_bias", "learning_error", "learning_error_trained", "target_kl_trained") else "not scored"
+    return "no target of its own" if name in _OF_TARGET else "not scored"
 
 
 def _bar(row: dict[Any, Any]) -> list[Shown]:

@@ -24,12 +24,12 @@ EVALUATOR = "exact"
 COLUMNS = [
     *("method", "world", "seed", "setting", "labels", "beta", "reward", "kl", "j_efficiency", "frontier_efficiency"),
     *("objective_bias", "learning_error", "kl_from_optimum", "target_kl", "j_efficiency_trained"),
-    *("learning_error_trained", "target_kl_trained", "feedback"),
+    *("learning_error_trained", "target_kl_trained", "j_efficiency_target", "feedback"),
 ]
 MEASURES = [
     *("reward", "kl", "j_efficiency", "j_efficiency_trained", "frontier_efficiency"),
     *("objective_bias", "learning_error", "kl_from_optimum", "target_kl"),
-    *("learning_error_trained", "target_kl_trained"),
+    *("learning_error_trained", "target_kl_trained", "j_efficiency_target"),
 ]
 GROUP = ["setting", "labels", "feedback", "method"]
 # Divergences are infinite where one side has no mass; scores.jsonl has null for that.
@@ -56,8 +56,10 @@ def exact_table(results: Results) -> pd.DataFrame:
         from the reference's J = E[gold] - beta KL to the optimum's; ``frontier_efficiency``, the share of the reward
         that the exact frontier has at this KL; ``objective_bias`` = KL(optimum || own target), ``learning_error`` =
         KL(own target || policy), ``kl_from_optimum`` = KL(optimum || policy) and ``target_kl`` = KL(own target ||
-        reference), in nats; ``NAME_trained`` is the same on trained prompts. A divergence may be infinite; what was not scored is NaN. ``labels`` are those charged,
-        NaN in the limit. A failed cell is a row without measures. Empty where nothing was scored exactly.
+        reference), in nats; ``NAME_trained`` is the same on trained prompts, and ``j_efficiency_target`` that of the
+        own target: what the method would reach if it learnt perfectly. A divergence may be infinite; what was not
+        scored is NaN. ``labels`` are those charged, NaN in the limit. A failed cell is a row without measures. Empty
+        where nothing was scored exactly.
     """
     means = _means(results.frame)
     rows = []
@@ -177,12 +179,13 @@ def _measures(means: Mapping[str, float]) -> dict[str, float]:
         "j_efficiency_trained": _j_efficiency(of, "_trained"),
         "learning_error_trained": of("exact_learning_error_trained"),
         "target_kl_trained": of("exact_target_kl_trained"),
+        "j_efficiency_target": _j_efficiency(of, "", of_what="_target"),
     }
 
 
-def _j_efficiency(of: Callable[[str], float], suffix: str) -> float:
+def _j_efficiency(of: Callable[[str], float], suffix: str, of_what: str = "") -> float:
     start = of(f"exact_objective_reference{suffix}")
-    return _share(of(f"exact_objective{suffix}") - start, of(f"exact_objective_optimum{suffix}") - start)
+    return _share(of(f"exact_objective{of_what}{suffix}") - start, of(f"exact_objective_optimum{suffix}") - start)
 
 
 def _share(part: float, whole: float) -> float:

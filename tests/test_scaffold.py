@@ -32,7 +32,9 @@ def test_the_two_files_run_as_written(tmp_path: Path) -> None:
 def test_the_test_of_a_new_method_fails_when_the_method_is_broken(tmp_path: Path) -> None:
     method_path, _ = scaffold.new_method("my_method", tmp_path)
     source = method_path.read_text()
-    method_path.write_text(source.replace('pairs_of(task.preferences["overall"])', "Fixed(task.demonstrations)").replace("import pairs_of", "import Fixed"))
+    source = source.replace('pairs_of(task.preferences["overall"])', "Fixed(task.demonstrations)")
+    source = source.replace("import pairs_of", "import Fixed").replace(", soft=preferences.soft", "")
+    method_path.write_text(source)
     ran = _pytest(tmp_path)
     assert ran.returncode == 1 and "DPOLoss: no column chosen, rejected" in ran.stdout
 

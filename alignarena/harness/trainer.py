@@ -151,7 +151,7 @@ class Fit:
         rows = self.experience.rows(number, self.live, self.phase_lab)
         fixed = self.meter.ledger == charged
         items, dropped = examples(rows, self.loss, self.backbone.tokens)
-        whole = fixed and self.experience.phases == 1  # a stream's rows are read once: keeping anything of them costs more
+        whole = fixed and self.experience.phases == 1  # a stream's rows are read once: nothing of them is kept
         share = self.schedule.validation_share if whole else 0.0
         trained, held = hold_out(items, share, self.seed)
         phase, validation = Phase(self, number, trained), Phase(self, number, held) if held else None

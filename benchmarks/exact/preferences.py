@@ -1,9 +1,9 @@
 """Preferences without end and without noise in their probabilities: what an annotator of infinite patience would say.
 
 Whole completions are compared by their gold. Segments are pieces of two completions of one prompt, with different
-beginnings and cut ends, compared by what they earn (their return) or by how much worse than the best policy they do
-(their regret): ``sum_t A(s_t, a_t)`` with the soft advantages ``A = beta log(optimum / reference)`` of each token, which
-sum to the log-ratio of a whole completion (Hejna et al., 2023; arXiv:2310.13639, section 3).
+beginnings and cut ends, compared by what they earn (their return) or by how much worse they do than the best policy
+(their regret): ``sum_t A(s_t, a_t)`` with the soft advantages ``A = beta log(optimum / reference)`` of each token,
+which sum to the log-ratio of a whole completion (Hejna et al., 2023; arXiv:2310.13639, section 3).
 """
 
 from __future__ import annotations
@@ -58,11 +58,13 @@ class ExactPreferences:
         sides = {name: _Side(self.world, np.take_along_axis(leaves, order, 1)[:, place],
                              np.take_along_axis(spans, order[:, :, None], 1)[:, place])
                  for place, name in enumerate(("chosen", "rejected"))}  # fmt: skip
-        columns = {"prompt_id": [f"{phase}/{i}" for i in range(self.pairs)],
+        columns: dict[str, list[Any]] = {"prompt_id": [f"{phase}/{i}" for i in range(self.pairs)],
                    "prompt": [prompt_text(self.world.trained[p]) for p in prompts],
                    "probability": expit(np.abs(worth[:, 0] - worth[:, 1])).tolist()}  # fmt: skip
         whole = self.world.feedback_kind == "whole"
-        return Dataset.from_dict(columns | {k: v for name, side in sides.items() for k, v in side.columns(name, whole).items()})
+        for name, side in sides.items():
+            columns |= side.columns(name, whole)
+        return Dataset.from_dict(columns)
 
     def _spans(self, draw: np.random.Generator, leaves: Any) -> Any:
         """Return (B, 2) the first token of each segment and the one after its last: all, for whole completions."""
@@ -96,7 +98,7 @@ class _Tables:
         each = np.stack([world.rewards(prompt, axis).each(leaves) for prompt in world.trained])
         # what no token earns by itself, such as the loss of not ending, is earned at the last
         each[:, np.arange(len(leaves)), leaves.lengths - 1] += gold - each.sum(2)
-        return each  # type: ignore[no-any-return]
+        return each
 
     def drawn(self, draw: np.random.Generator, prompts: Any) -> Any:
         """Return a completion (B,) of each prompt."""

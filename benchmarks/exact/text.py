@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def drawn_rows(
     return rows
 
 
-def completion_text(world: World, ids: Sequence[int]) -> str:
+def completion_text(world: World, ids: Iterable[int]) -> str:
     """Return token ids as text, without the end."""
     return " ".join(f"t{token}" for token in ids if token < world.tokens)
 

@@ -20,7 +20,8 @@ from alignarena.benchmarks.perf.work import Comparison, Work, our_rows
 from alignarena.core.contract import Loss
 from alignarena.harness.backbone import Backbone
 from alignarena.methods.parts.experience import Fixed
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 
 MakeTrainer = Callable[[Terms, Settings, Sequence[Comparison], Path], Any]
 

@@ -40,12 +40,11 @@ class WorldGold:
 
 def _ids(world: World, text: str, ended: bool) -> list[int]:
     """Return a completion's tokens with its end where it ended, padded to the length of the longest."""
-    words = text.split()
-    known = all(word[:1] == "t" and word[1:].isdigit() and int(word[1:]) < world.tokens for word in words)
-    if not known or len(words) + ended > world.length:
-        raise BadInput(f"{text!r} is no completion of the exact world: at most {world.length} words t0 to "
-                       f"t{world.tokens - 1}")  # fmt: skip
-    ids = [int(word[1:]) for word in words] + [world.tokens] * ended
+    places = {f"t{token}": token for token in range(world.tokens)}
+    ids = [places.get(word, -1) for word in text.split()] + [world.tokens] * ended
+    if -1 in ids or len(ids) > world.length or not (ended or len(ids) == world.length):
+        raise BadInput(f"{text!r} is no completion of the exact world: words t0 to t{world.tokens - 1}, {world.length} "
+                       "where it is cut and fewer where it ends")  # fmt: skip
     return ids + [world.tokens + 1] * (world.length - len(ids))
 
 

@@ -17,10 +17,11 @@ def measures(
     """Return every exact measure of a policy, each (P,).
 
     ``exact_frontier_reward`` is the reward of the best policy at the same KL meaned over prompts. With the method's own
-    target there are three more: ``exact_objective_bias`` KL(pi* || target) is what a correct implementation still
+    target there are four more: ``exact_objective_bias`` KL(pi* || target) is what a correct implementation still
     lacks, ``exact_learning_error`` KL(target || pi) what this one lacks of its target, ``exact_target_kl``
-    KL(target || ref) its scale. A target without mass where the optimum has some (a hard filter; a method that
-    drops unfinished completions) has an objective bias of ``np.inf``; likewise the others, by the same rule of ``kl``.
+    KL(target || ref) its scale, and ``exact_objective_target`` the J of the target. A target without mass where the
+    optimum has some (a hard filter; a method that drops unfinished completions) has an objective bias of ``np.inf``;
+    likewise the others, by the same rule of ``kl``.
 
     Args:
         log_policy: pi (P, N).
@@ -45,6 +46,7 @@ def measures(
         found["exact_objective_bias"] = kl(optimum, log_target)
         found["exact_learning_error"] = kl(log_target, log_policy)
         found["exact_target_kl"] = kl(log_target, log_reference)
+        found["exact_objective_target"] = objective(log_target, log_reference, gold, beta)
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alignarena.core.contract import Lab, PreferenceStream, Schedule, Scorer, Task
 from alignarena.core.feedback import standardised
-from alignarena.methods.parts.losses import KWiseRewardLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,7 @@ def test_quickstart_splits_are_disjoint_by_topic_and_cut_by_size():
 
 
 def test_every_dataset_has_a_summary():
-    assert set(DATASETS) == {"quickstart", "hh-rlhf", "preferences"}
+    assert set(DATASETS) == {"quickstart", "exact", "hh-rlhf", "preferences"}
     assert all(entry.summary for entry in DATASETS.values())
 
 

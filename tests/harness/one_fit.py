@@ -18,7 +18,7 @@ from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.lab import HarnessLab
 from alignarena.methods.parts.experience import Rollouts, ScoredBy
-from alignarena.methods.parts.losses import PPOLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
 
 
 def work(lab: HarnessLab) -> str:

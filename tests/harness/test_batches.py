@@ -10,7 +10,9 @@ from datasets import Dataset
 from alignarena.core.errors import BadInput
 from alignarena.harness.batches import Collator, examples, grouped, sequences_of
 from alignarena.harness.tokens import Tokens
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ from alignarena.harness.checkpoint import Checkpoint
 from alignarena.harness.lab import HarnessLab
 from alignarena.harness.trainer import Fit
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 from alignarena.methods.parts.rows import pairs
 
 NewLab = Callable[..., HarnessLab]

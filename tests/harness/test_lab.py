@@ -23,7 +23,9 @@ from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.tokens import TokenSequence
 from alignarena.methods.best_of_n import BestOfNPolicy
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 from alignarena.methods.parts.rows import pairs, rankings
 
 NewLab = Callable[..., HarnessLab]

@@ -26,7 +26,9 @@ from alignarena.harness.reward_model import RewardModel
 from alignarena.harness.tokens import TokenSequence
 from alignarena.harness.trainer import _factor
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 from alignarena.methods.parts.rows import pairs
 
 NewLab = Callable[..., HarnessLab]

@@ -19,7 +19,9 @@ from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.lab import HarnessLab
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 from alignarena.methods.parts.rows import pairs
 
 SCHEDULE = Schedule(learning_rate=1e-2, batch_size=5, num_train_epochs=2, adam_epsilon=1e-3)  # 5: shares of 3 and 2

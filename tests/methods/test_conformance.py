@@ -17,7 +17,9 @@ from alignarena.core import registry
 from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Schedule, Task
 from alignarena.core.errors import BudgetUsedUp
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PPOLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 from alignarena.methods.parts.rows import pairs
 from alignarena.paper_lab import PaperLab, PaperScorer, paper_task
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alignarena.core.contract import Schedule
-from alignarena.methods.parts.losses import PPOLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
 from alignarena.methods.parts.reward_modelling import RewardModelling
 from alignarena.methods.ppo import PPO
 from alignarena.methods.rejection_sampling import RejectionSampling

@@ -15,7 +15,8 @@ from alignarena.results.store import RunFolder
 
 PROMISED = (
     "method, world, seed, setting, labels, beta, reward, kl, j_efficiency, frontier_efficiency, objective_bias, "
-    "learning_error, kl_from_optimum, target_kl, j_efficiency_trained, learning_error_trained, target_kl_trained, feedback"
+    "learning_error, kl_from_optimum, target_kl, j_efficiency_trained, learning_error_trained, target_kl_trained, "
+    "j_efficiency_target, feedback"
 )
 
 

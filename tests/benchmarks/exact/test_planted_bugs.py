@@ -24,7 +24,7 @@ from alignarena.harness.phase import POLICY
 from alignarena.harness.tokens import Ids, Tokens
 from alignarena.harness.trainer import Fit
 from alignarena.methods.parts import losses
-from alignarena.methods.parts.losses import DPOLoss, PPOLoss
+from alignarena.methods.parts.losses import DPOLoss
 
 LEAST_EFFICIENCY, MOST_ERROR = 0.95, 0.05  # the bars: J-efficiency; learning error by the target's KL
 Plant = Callable[..., None]

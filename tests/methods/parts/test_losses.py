@@ -12,7 +12,9 @@ from loss_batches import NLS, close, pair_batch
 from torch.testing import assert_close
 
 from alignarena.core.contract import Batch, Loss
-from alignarena.methods.parts.losses import DPOLoss, KWiseRewardLoss, PairwiseRewardLoss, PPOLoss, SFTLoss
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reward_losses import KWiseRewardLoss, PairwiseRewardLoss
 
 NAN = float("nan")
 LOSSES: list[Loss] = [SFTLoss(), DPOLoss(), PairwiseRewardLoss(), KWiseRewardLoss(), PPOLoss()]

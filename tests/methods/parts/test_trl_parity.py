@@ -19,7 +19,8 @@ from transformers import (  # noqa: E402
 )
 
 from alignarena.core.contract import Batch  # noqa: E402
-from alignarena.methods.parts.losses import DPOLoss, PairwiseRewardLoss, SFTLoss  # noqa: E402
+from alignarena.methods.parts.losses import DPOLoss, SFTLoss  # noqa: E402
+from alignarena.methods.parts.reward_losses import PairwiseRewardLoss  # noqa: E402
 
 PAIRS = {
     "prompt": ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w10 w11"],
