@@ -223,6 +223,8 @@ def paper_task(messages: bool = False) -> Task:
         labeler=PaperJudge(frozenset({"labeler"})),
         reviser=PaperReviser(),
         principles=(Principle("Is it curt?", "Make it kind."), Principle("Is it false?", "Make it true.")),
+        checker=PaperScorer("checker"),
+        goal="Be kind.",
     )
 
 

@@ -214,6 +214,10 @@ class Task:
     labeler: Judge | Scorer | None = None  # the AI feedback model: costs labeler calls
     reviser: Reviser | None = None  # critique and revise
     principles: tuple[Principle, ...] = ()  # the constitution
+    checker: Scorer | None = None  # of a verifiable task: 1 for a right completion, 0 for a wrong one
+    goal: str = ""  # what the annotator likes, in words: information that only some methods may use
+    # instructions that name a grade of answer, worst first; they say nothing of what makes an answer good
+    grades: tuple[str, ...] = ("Give a poor answer.", "Give an average answer.", "Give an excellent answer.")
 
 
 class Lab(Protocol):

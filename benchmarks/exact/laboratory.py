@@ -62,6 +62,11 @@ class Prompts:
         return self.gold if self.unlimited else self.gold / self.noise
 
     @property
+    def certain(self) -> bool:
+        """Whether pairs are labelled without noise: then no log-ratio is large enough, and no target finite."""
+        return not self.unlimited and self.noise == 0
+
+    @property
     def rewarded(self) -> Floats:
         """What a perfect reward model gives (P, N): where it had to be learnt, with deviation 1 on SFT samples."""
         if self.unlimited:

@@ -33,8 +33,8 @@ def _rejection_sampling(method: RejectionSampling, prompts: Prompts) -> Floats:
 
 @own_target.register
 def _dpo(method: DPO, prompts: Prompts) -> Floats | None:
-    if method.label_smoothing:
-        return None  # the log-odds it learns are bounded: no closed form
+    if method.label_smoothing or prompts.certain:
+        return None  # with smoothing, the log-odds it learns are bounded: no closed form
     return _log_ratio(prompts, method.beta)
 
 
@@ -51,14 +51,14 @@ def _log_ratio(prompts: Prompts, strength: float) -> Floats | None:
 
 @own_target.register
 def _ipo(method: IPO, prompts: Prompts) -> Floats | None:
-    if prompts.world.feedback_kind != "whole":
+    if prompts.world.feedback_kind != "whole" or prompts.certain:
         return None
     return targets.ipo(prompts.log_reference, prompts.preferred, method.beta, prompts.log_data)
 
 
 @own_target.register
 def _cpl(method: CPL, prompts: Prompts) -> Floats | None:
-    if method.gamma != 1 or method.bc_coef:
+    if method.gamma != 1 or method.bc_coef or prompts.certain:
         return None
     if method.bias == 1 and method.to_reference:
         return _log_ratio(prompts, method.alpha)
