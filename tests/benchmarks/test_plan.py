@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from alignarena import cli
 from alignarena.benchmarks import plan
 from alignarena.benchmarks.counting import CountedPolicy, CountedScorer, CountingLab, Sizes, Stage
 from alignarena.benchmarks.rates import rates
@@ -187,5 +188,15 @@ def test_what_is_held_out_is_read_but_not_trained_on() -> None:
     rollouts = Rollouts(rows.remove_columns("completion"), ScoredBy(CountedScorer("s")), phases=1, prompts_per_phase=8)
     fresh = counted(rollouts, validation_share=0.25)
     assert fresh.optimizer_steps == 8  # nothing is held out of what was sampled for the fit
-    with pytest.raises(BadInput, match="0.05 of 8 prompts holds out 0"):
+    with pytest.raises(BadInput, match=r"0\.05 of 8 prompts holds out 0"):
         counted(Fixed(rows), validation_share=0.05)
+
+
+def test_every_variant_of_the_exact_study_is_planned_from_the_command_line(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [f"{key}={value}" for key, value in {**SMALL_WORLD, "feedback.phases": "2"}.items()]
+    assert cli.main(["run", "exact", "--dry-run", "--methods", "sft,ipo,best_of_n", "--set", *small]) == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"^suite (\S+),", said, re.MULTILINE) == ["exact/limit", "exact/budget"]
+    assert "cannot be planned" not in said and not cache.exists()

@@ -32,6 +32,9 @@ def test_every_method_keeps_the_contract(name: str) -> None:
     assert check_method(name).log
 
 
+_TRUTH = PaperScorer("truth")
+
+
 @dataclass(frozen=True)
 class EndlessPairs:
     """A preference stream on paper."""
@@ -39,7 +42,7 @@ class EndlessPairs:
     prompts: Rows
     phases: int = 3
     value_start: None = None
-    oracle: PaperScorer = PaperScorer("truth")
+    oracle: PaperScorer = _TRUTH
 
     def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
         return Dataset.from_list(

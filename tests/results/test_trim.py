@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import exact_folders
+import pandas as pd
 import pytest
 
 from alignarena.core.errors import BadInput
-from alignarena.results.frame import load_results
+from alignarena.core.files import write_json
+from alignarena.results.exact import exact_table
+from alignarena.results.frame import STUDY, load_results
 from alignarena.results.store import SCORE_COLUMNS, RunFolder
 from alignarena.results.trim import trim
 
@@ -23,3 +27,12 @@ def test_only_a_run_folder_can_be_trimmed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a run folder"):
         trim(tmp_path, tmp_path / "small")
 
+
+def test_a_study_is_trimmed_variant_by_variant_and_figures_need_no_completions(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    for name, setting in (("limit", "limit"), ("budget", "budget")):
+        exact_folders.exact(study / name, setting=setting).write_results_parquet()
+    write_json(study / STUDY, {"name": "study", "variants": ["limit", "budget"]})
+    small = trim(study, tmp_path / "small", figures=True)
+    assert not list(small.rglob("completions.jsonl")) and not list(small.rglob("metrics.jsonl"))
+    pd.testing.assert_frame_equal(exact_table(load_results(small)), exact_table(load_results(study)))

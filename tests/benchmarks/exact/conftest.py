@@ -12,7 +12,7 @@ import pytest
 
 from alignarena.benchmarks.cell import aligned
 from alignarena.benchmarks.exact.laboratory import Laboratory, logps
-from alignarena.benchmarks.suite import load_suite
+from alignarena.benchmarks.suite import Suite, load_suite
 from alignarena.benchmarks.sweep import Sweep
 from alignarena.core.contract import Policy
 from alignarena.evaluators.exact.measures import summary
@@ -40,10 +40,11 @@ SETTINGS: dict[str, Any] = {
     "method.ppo.prompts_per_update": 32,
     "method.ppo.schedule.batch_size": 32,
     "method.ppo.schedule.learning_rate": 2e-3,
-    "method.rejection_sampling.schedule.learning_rate": 6e-3,
+    "method.rejection_sampling.schedule.learning_rate": 8e-3,
     "method.rejection_sampling.schedule.batch_size": 512,
-    "method.rejection_sampling.schedule.num_train_epochs": 12,
+    "method.rejection_sampling.schedule.num_train_epochs": 10,
 }
+LONGER = {"ipo": 150, "cpl_plain": 150}  # phases of those whose losses are noisier
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class SmallWorld:
         self._count += 1
         cache = Cache(shutil.copytree(self.folder / "sft", self.folder / f"{self._count}-{name}"))
         method = replace(self.sweep.methods[name], **fields)  # type: ignore[type-var]
-        policy, lab, _ = aligned(replace(self.start, cache=cache), self.bench, method)
+        policy, lab, _ = aligned(replace(self.start, cache=cache, suite=self._suite(name)), self.bench, method)
         trained, held_out = self.laboratory.trained, self.laboratory.held_out
         try:
             return Run(policy, lab, summary(trained.measures(policy, method)),
@@ -100,6 +101,10 @@ class SmallWorld:
             # a bug leaves the digest of a policy as it is: the next of this name must come from its own folder
             if getattr(policy, "folder", None) not in (None, self.bench.sft.folder):
                 self.start.backbone.drop(policy.digest)
+
+    def _suite(self, name: str) -> Suite:
+        suite = self.sweep.plan
+        return replace(suite, feedback=replace(suite.feedback, phases=LONGER.get(name, suite.feedback.phases)))
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_rows_are_the_worlds_alone() -> None:
 def test_the_limits_of_the_model_are_those_of_the_world() -> None:
     config = DataConfig("exact", world=WORLD)
     for of in (model_of, unmade):
-        with pytest.raises(BadInput, match="model.max_new_tokens: must be data.world.length = 3"):
+        with pytest.raises(BadInput, match=r"model\.max_new_tokens: must be data\.world\.length = 3"):
             of(config, ModelConfig(max_new_tokens=4))
     sketch = unmade(config, ModelConfig(max_new_tokens=3))
     assert sketch.words == ("t0", "t1", "t2") and sketch.shape.vocab_size == len(sketch.tokenizer)

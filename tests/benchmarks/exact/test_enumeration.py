@@ -64,7 +64,7 @@ def test_sampling_is_by_its_distribution(small_world: Any, lab: Any) -> None:
 def test_it_gives_the_scores_of_the_lab(small_world: Any, lab: Any, sampled: Rows) -> None:
     prompts = small_world.laboratory.trained
     ranked = rankings(sampled).to_list()
-    rows = [{**row, "ranks": list(range(1, len(row["completions"]) + 1))} for row in ranked]  # to have a head that moved
+    rows = [{**row, "ranks": list(range(1, len(row["completions"]) + 1))} for row in ranked]  # so that a head moves
     schedule = Schedule(learning_rate=1e-2, num_train_epochs=2)
     model = lab.fit_reward_model(small_world.bench.sft, Dataset.from_list(rows), KWiseRewardLoss(), schedule)
     which, leaf = _places(prompts, sampled)

@@ -46,7 +46,7 @@ def test_every_prompt_is_measured_under_its_own_name(laboratory: Laboratory, sma
     assert {name.endswith("_trained") for _, values in found[:count] for name in values} == {False}
     assert {name.endswith("_trained") for _, values in found[count:] for name in values} == {True}
     names = {name.removesuffix("_trained") for _, values in found for name in values}
-    assert names == {name for name in found[0][1]} and "exact_learning_error" in names
+    assert names == set(found[0][1]) and "exact_learning_error" in names
     assert [values["gold"] for _, values in found[:count]] == pytest.approx(
         expectation(held_out.log_reference, held_out.gold)
     )
@@ -72,7 +72,7 @@ def test_the_frontier_rises_ever_more_slowly(laboratory: Laboratory) -> None:
     assert (np.diff(reward_steps / kl_steps) < 1e-6).all()
 
 
-def test_best_of_n_is_computed_from_the_policy_and_the_scorer_it_holds(laboratory: Laboratory, small_world: Any) -> None:
+def test_best_of_n_is_computed_from_what_it_is_made_of(laboratory: Laboratory, small_world: Any) -> None:
     trained = laboratory.trained
     gold = WorldGold(trained.world)
     policy = BestOfNPolicy(small_world.bench.sft, gold, 4)

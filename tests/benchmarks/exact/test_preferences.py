@@ -1,4 +1,4 @@
-"""Preferences without end: their probabilities are gold's, their completions the mixture's, their segments' worth exact."""
+"""Preferences without end: probabilities are gold's, completions the mixture's, the worth of segments is exact."""
 
 from __future__ import annotations
 
