@@ -260,9 +260,9 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _show(results: Results) -> int:
-    from alignarena.reports.terminal import print_leaderboard
+    from alignarena.reports.terminal import print_results
 
-    print_leaderboard(results)
+    print_results(results)
     for folder in results.given:
         print(f"report: {folder / 'report' / 'index.html'}")
     return 0

@@ -7,15 +7,13 @@ gives what a plain forward gives; a probe at load compares them, so no model is 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
-import transformers
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -29,6 +27,7 @@ from alignarena.harness.device import choose_precision, reuse_memory, set_thread
 from alignarena.harness.logps import logits_logps, token_logps
 from alignarena.harness.models import load_pretrained, resolve_model
 from alignarena.harness.packing import Form, Pack, pack
+from alignarena.harness.progress import quieten
 from alignarena.harness.tokens import Tokens, TokenSequence
 from alignarena.harness.weights import BASE, FullWeights, LoraWeights, Weights
 
@@ -42,7 +41,7 @@ class Backbone:
     """The base model, its tokenizer and the variants that are in memory."""
 
     def __init__(self, config: ModelConfig) -> None:
-        _quieten()
+        quieten()
         self.config = config
         self.accelerator = Accelerator()
         set_threads()
@@ -54,7 +53,8 @@ class Backbone:
         base = load_pretrained(AutoModelForCausalLM, source, dtype=self.dtype, use_safetensors=True)
         base.requires_grad_(False)
         _without_dropout(base)
-        self.digest = digest(_weights_digest(base), self.tokens.tokenizer.chat_template, self.precision, config)
+        anywhere = replace(config, model_name_or_path="")  # wherever it lies, it is the same model
+        self.digest = digest(_weights_digest(base), self.tokens.tokenizer.chat_template, self.precision, anywhere)
         self.parameters = sum(p.numel() for p in base.parameters())
         self._base = base
         kind = LoraWeights if config.use_peft else FullWeights
@@ -264,14 +264,6 @@ def _without_dropout(model: nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-def _quieten() -> None:
-    """Keep other libraries' bars and notes about adapters that come and go out of the progress display."""
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def _weights_digest(model: nn.Module) -> str:

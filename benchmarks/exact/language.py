@@ -27,6 +27,7 @@ from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache, cache_folder
 from alignarena.harness.lab import HarnessLab
 from alignarena.harness.policy import AdapterPolicy
+from alignarena.harness.progress import quieten
 from alignarena.methods.parts.experience import Fixed
 from alignarena.methods.parts.losses import SFTLoss
 
@@ -104,5 +105,6 @@ def _untrained(world: World, folder: Path) -> None:
         model = PhiForCausalLM(shape(world))
     with torch.no_grad():
         model.lm_head.bias[world.tokens + 1 :] = _NEVER
+    quieten()
     model.save_pretrained(folder)
     tokenizer(world).save_pretrained(folder)

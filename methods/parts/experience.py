@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from itertools import accumulate
+from math import exp
+from typing import Any, ClassVar, Protocol
+
+from datasets import Dataset
 
 from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Scorer
+from alignarena.core.errors import RunFailed
 from alignarena.methods.parts.rows import pairs
 
 
@@ -89,3 +94,58 @@ class ScoredBy:
     def rows(self, sampled: Rows, lab: Lab) -> Rows:
         """Add a ``score`` column."""
         return lab.score(sampled, self.scorer)
+
+
+@dataclass(frozen=True)
+class ScoredInGroups:
+    """Feedback on each completion by a scorer, for losses that compare the completions of a prompt."""
+
+    scorer: Scorer
+
+    def rows(self, sampled: Rows, lab: Lab) -> Rows:
+        """Add ``score`` and ``group``, equal for completions drawn together: a prompt that comes twice is two groups.
+
+        Drawn anew in one phase, a prompt gives the same completions, which would not be independent within a group.
+        """
+        group = list(accumulate(int(index == 0) for index in sampled["sample"]))
+        return lab.score(sampled, self.scorer).add_column("group", group)
+
+
+@dataclass(frozen=True)
+class ComparedByScore:
+    """Feedback on two completions of a prompt by a scorer: the better one is chosen."""
+
+    scorer: Scorer
+    missing_eos_penalty: float  # taken off the score of a completion that does not finish
+    soft: bool  # add the probability that the chosen one is preferred, the sigmoid of the scores' difference
+
+    def rows(self, sampled: Rows, lab: Lab) -> Rows:
+        """Turn both completions of each prompt into a pair with its ``margin`` and mean ``score``.
+
+        Left out are pairs that say nothing: equal completions, and with hard labels equal scores.
+
+        Raises:
+            RunFailed: No pair says anything.
+        """
+        scored = lab.score(sampled, self.scorer).to_list()
+        pairs = [self._pair(*both) for both in zip(scored[::2], scored[1::2], strict=True)]
+        kept = [pair for pair in pairs if pair is not None]
+        if not kept:
+            raise RunFailed(f"the scorer prefers neither completion of any of {len(pairs)} prompts; lower the "
+                            "learning_rate or raise beta, if the policy has come to give one answer only")  # fmt: skip
+        return Dataset.from_list(kept)
+
+    def _pair(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any] | None:
+        margin = self._penalised(first) - self._penalised(second)
+        if first["completion_ids"] == second["completion_ids"] or (margin == 0 and not self.soft):
+            return None
+        chosen, rejected = (first, second) if margin >= 0 else (second, first)
+        pair = {name: first[name] for name in ("prompt_id", "prompt", "prompt_ids")}
+        for side, row in (("chosen", chosen), ("rejected", rejected)):
+            pair |= {side: row["completion"], f"{side}_ids": row["completion_ids"]}
+        pair |= {"margin": abs(margin), "score": (first["score"] + second["score"]) / 2}
+        return pair | {"probability": 1 / (1 + exp(-abs(margin)))} if self.soft else pair
+
+    def _penalised(self, row: dict[str, Any]) -> float:
+        missing = row["finish_reason"] != "stop"
+        return float(row["score"] - self.missing_eos_penalty * missing)

@@ -6,6 +6,7 @@ Under ``-s`` each test prints a row of the table in docs/exact.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -23,35 +24,35 @@ from alignarena.harness.passes import References
 from alignarena.harness.phase import POLICY
 from alignarena.harness.tokens import Ids, Tokens
 from alignarena.harness.trainer import Fit
-from alignarena.methods.parts import losses
+from alignarena.methods.parts import losses, policy_gradient
 from alignarena.methods.parts.losses import DPOLoss
 
 LEAST_EFFICIENCY, MOST_ERROR = 0.95, 0.05  # the bars: J-efficiency; learning error by the target's KL
-Plant = Callable[..., None]
+Falls = Callable[..., None]
+
+
+@contextmanager
+def planted(owner: Any, name: str, bug: Callable[..., Any]) -> Iterator[None]:
+    """Put a function in the place of another, which it is given first."""
+    original = getattr(owner, name)
+
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        return bug(original, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, instead)
+        yield
 
 
 @pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
-    """Puts a function in the place of another, which it is given first."""
+def falls(small_world: Any, request: pytest.FixtureRequest) -> Falls:
+    """Asserts that a method clears its bar as it is in the repository, and does not with a bug."""
 
-    def put(owner: Any, name: str, bug: Callable[..., Any]) -> None:
-        original = getattr(owner, name)
-
-        def planted(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        monkeypatch.setattr(owner, name, planted)
-
-    return put
-
-
-@pytest.fixture
-def falls(small_world: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Asserts that a method clears its bar as it is in the repository, and does not with what is planted now."""
-
-    def check(bug: str, name: str, by: str = "efficiency") -> None:
-        clean, broken = getattr(small_world.clean(name), by), getattr(small_world.run(name), by)
-        print(f"| {bug} | {name} | {by} | {clean:.3f} | {broken:.3f} | {request.node.name} |")
+    def check(what: str, name: str, owner: Any, attribute: str, bug: Callable[..., Any], by: str = "efficiency") -> None:
+        clean = getattr(small_world.clean(name), by)
+        with planted(owner, attribute, bug):
+            broken = getattr(small_world.run(name), by)
+        print(f"\n| {what} | {name} | {by} | {clean:.3f} | {broken:.3f} | `{request.node.name}` |")
         if by == "efficiency":
             assert broken < LEAST_EFFICIENCY <= clean
         else:
@@ -92,40 +93,35 @@ def without_end(original: Any, tokens: Tokens, row: Any, column: str) -> list[Id
     return [ids[:-1] if tokens.finished(ids) else ids for ids in original(tokens, row, column)]
 
 
-def test_mask_off_by_one(plant: Plant, falls: Any) -> None:
-    plant(Collator, "batch", without_first_token)
-    falls("mask drops the first token", "dpo")
+def test_mask_off_by_one(falls: Falls) -> None:
+    falls("mask drops the first token", "dpo", Collator, "batch", without_first_token)
 
 
-def test_log_probs_off_by_one(plant: Plant, falls: Any) -> None:
-    plant(backbone, "pack", at_own_position)
-    falls("log-probs shifted by one position", "dpo")
+def test_log_probs_off_by_one(falls: Falls) -> None:
+    falls("log-probs shifted by one position", "dpo", backbone, "pack", at_own_position)
 
 
-def test_padding_unmasked(plant: Plant, falls: Any) -> None:
-    plant(Tokens, "completions_of", padded_with_end)
-    falls("padding is counted", "dpo")
+def test_padding_unmasked(falls: Falls) -> None:
+    falls("padding is counted", "dpo", Tokens, "completions_of", padded_with_end)
 
 
-def test_padding_unmasked_in_ppo(plant: Plant, falls: Any) -> None:
-    plant(Collator, "batch", of_ones)
-    falls("mask of ones", "ppo")
+def test_padding_unmasked_in_ppo(falls: Falls) -> None:
+    falls("mask of ones", "ppo", Collator, "batch", of_ones)
 
 
-def test_a_mask_of_ones_changes_nothing_in_dpo(small_world: Any, plant: Plant) -> None:
+def test_a_mask_of_ones_changes_nothing_in_dpo(small_world: Any) -> None:
     # the collator fills padding with zeros, so the log-ratio of padding is 0 whatever the mask says
-    plant(Collator, "batch", of_ones)
-    np.testing.assert_allclose(small_world.run("dpo").log_policy, small_world.clean("dpo").log_policy, atol=1e-9)
+    clean = small_world.clean("dpo")
+    with planted(Collator, "batch", of_ones):
+        np.testing.assert_allclose(small_world.run("dpo").log_policy, clean.log_policy, atol=1e-9)
 
 
-def test_end_missing(plant: Plant, falls: Any) -> None:
-    plant(Tokens, "completions_of", without_end)
-    falls("end of completions not scored", "dpo")
+def test_end_missing(falls: Falls) -> None:
+    falls("end of completions not scored", "dpo", Tokens, "completions_of", without_end)
 
 
-def test_end_missing_in_rejection_sampling(plant: Plant, falls: Any) -> None:
-    plant(Tokens, "completions_of", without_end)
-    falls("end of completions not trained", "rejection_sampling", "error")
+def test_end_missing_in_rejection_sampling(falls: Falls) -> None:
+    falls("end of completions not trained", "rejection_sampling", Tokens, "completions_of", without_end, "error")
 
 
 # -- losses -----------------------------------------------------------------------------------------------------------
@@ -149,29 +145,24 @@ def first_half(original: Any, fit: Fit, *args: Any) -> Iterator[Any]:
     return islice(original(fit, *args), fit.experience.phases // 2)
 
 
-def test_sign_of_the_margin(plant: Plant, falls: Any) -> None:
-    plant(losses, "logratios", swapped)
-    falls("sign of the margin", "dpo")
+def test_sign_of_the_margin(falls: Falls) -> None:
+    falls("sign of the margin", "dpo", losses, "logratios", swapped)
 
 
-def test_reference_not_frozen(plant: Plant, falls: Any) -> None:
-    plant(References, "logps", of_the_moving_policy)
-    falls("reference not frozen", "dpo")
+def test_reference_not_frozen(falls: Falls) -> None:
+    falls("reference not frozen", "dpo", References, "logps", of_the_moving_policy)
 
 
-def test_reference_not_frozen_in_ppo(plant: Plant, falls: Any) -> None:
-    plant(References, "logps", of_the_moving_policy)
-    falls("reference not frozen", "ppo")
+def test_reference_not_frozen_in_ppo(falls: Falls) -> None:
+    falls("reference not frozen", "ppo", References, "logps", of_the_moving_policy)
 
 
-def test_beta_doubled(plant: Plant, falls: Any) -> None:
-    plant(DPOLoss, "__call__", with_twice_the_beta)
-    falls("beta doubled", "dpo")
+def test_beta_doubled(falls: Falls) -> None:
+    falls("beta doubled", "dpo", DPOLoss, "__call__", with_twice_the_beta)
 
 
-def test_half_the_steps(plant: Plant, falls: Any) -> None:
-    plant(Fit, "_phases", first_half)
-    falls("half the steps", "dpo")
+def test_half_the_steps(falls: Falls) -> None:
+    falls("half the steps", "dpo", Fit, "_phases", first_half)
 
 
 # -- policy gradients -------------------------------------------------------------------------------------------------
@@ -193,16 +184,13 @@ def one_token_late(original: Any, *args: Any) -> tuple[Tensor, Tensor]:
     return advantages, torch.cat([returns[:, 1:], torch.zeros_like(returns[:, :1])], 1)
 
 
-def test_sign_of_the_kl_penalty(plant: Plant, falls: Any) -> None:
-    plant(losses, "per_token_rewards", against_the_penalty)
-    falls("sign of the KL penalty", "ppo")
+def test_sign_of_the_kl_penalty(falls: Falls) -> None:
+    falls("sign of the KL penalty", "ppo", policy_gradient, "per_token_rewards", against_the_penalty)
 
 
-def test_sign_of_the_advantages(plant: Plant, falls: Any) -> None:
-    plant(losses, "gae", of_the_other_sign)
-    falls("sign of the advantages", "ppo")
+def test_sign_of_the_advantages(falls: Falls) -> None:
+    falls("sign of the advantages", "ppo", policy_gradient, "gae", of_the_other_sign)
 
 
-def test_value_targets_shifted(plant: Plant, falls: Any) -> None:
-    plant(losses, "gae", one_token_late)
-    falls("value targets shifted by a token", "ppo")
+def test_value_targets_shifted(falls: Falls) -> None:
+    falls("value targets shifted by a token", "ppo", policy_gradient, "gae", one_token_late)

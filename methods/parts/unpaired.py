@@ -1,0 +1,79 @@
+"""Single completions with a label out of pairs, each beside completions of other prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from datasets import Dataset
+
+from alignarena.core.contract import Experience, Lab, Policy, Rows, Scorer
+from alignarena.core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """The completions of pairs one by one, as KTO reads them."""
+
+    pairs: Experience
+    mismatched: int  # completions of other prompts beside each
+
+    @property
+    def phases(self) -> int:
+        """As many as the pairs have."""
+        return self.pairs.phases
+
+    @property
+    def value_start(self) -> Scorer | None:
+        """What the pairs have."""
+        return self.pairs.value_start
+
+    def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
+        """Return two rows a pair."""
+        return mismatched(unpaired(self.pairs.rows(phase, policy, lab)), self.mismatched, lab)
+
+
+def unpaired(pairs: Rows) -> Rows:
+    """Return both completions of each pair with ``desirable``, the probability that it is the preferred one."""
+    return Dataset.from_list([single for pair in pairs.to_list() for single in _singles(pair)])
+
+
+def _singles(pair: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    probability = pair.get("probability", 1.0)
+    for side, desirable in (("chosen", probability), ("rejected", 1.0 - probability)):
+        single = {"prompt_id": pair["prompt_id"], "prompt": pair["prompt"], "completion": pair[side]}
+        known = {f"completion{of}": pair[f"{side}{of}"] for of in ("_ids", "_span") if pair.get(f"{side}{of}")}
+        yield {**single, **known, "desirable": desirable}
+
+
+def mismatched(rows: Rows, n: int, lab: Lab) -> Rows:
+    """Add ``mismatched``: up to n completions of other prompts, one draw for all rows of a prompt.
+
+    Raises:
+        BadInput: All rows have one prompt.
+    """
+    singles = rows.to_list()
+    ordered = sorted(singles, key=_text)  # rows of one prompt stand together
+    drawn: dict[str, dict[str, Any]] = {}
+    start = 0
+    for _, group in groupby(ordered, key=_text):
+        same = list(group)
+        others = ordered[:start] + ordered[start + len(same) :]
+        drawn |= {name: _draw(others, n, lab, name) for name in dict.fromkeys(row["prompt_id"] for row in same)}
+        start += len(same)
+    return Dataset.from_list([{**row, **drawn[row["prompt_id"]]} for row in singles])
+
+
+def _text(row: dict[str, Any]) -> str:
+    return str(row["prompt"])
+
+
+def _draw(others: list[dict[str, Any]], n: int, lab: Lab, prompt_id: str) -> dict[str, Any]:
+    if not others:
+        raise BadInput("completions are to be put beside those of other prompts, but all preferences have one prompt")
+    places = lab.random("mismatched", prompt_id).choice(len(others), min(n, len(others)), replace=False)
+    taken = [others[place] for place in places]
+    listed = {"mismatched": [row["completion"] for row in taken]}
+    return listed | {"mismatched_ids": [row["completion_ids"] for row in taken]} if "completion_ids" in taken[0] else listed
