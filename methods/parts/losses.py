@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from alignarena.core.contract import NOTHING, Batch
 from alignarena.core.errors import BadInput
@@ -94,15 +94,16 @@ class DPOLoss(PairLoss):
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
         ratios = logratios(outputs, batch)
-        margin = self.beta * (ratios["chosen"] - ratios["rejected"])
+        rewards = {side: self.beta * ratio for side, ratio in ratios.items()}
+        margin = rewards["chosen"] - rewards["rejected"]
         right, wrong = -logsigmoid(margin), -logsigmoid(-margin)
         share = self.label_smoothing
         loss = self.expected((1 - share) * right + share * wrong, (1 - share) * wrong + share * right, batch)
         metrics = {
             "accuracy": accuracy(margin),
             "margin": margin,
-            "rewards_chosen": self.beta * ratios["chosen"],
-            "rewards_rejected": self.beta * ratios["rejected"],
+            "rewards_chosen": rewards["chosen"],
+            "rewards_rejected": rewards["rejected"],
             "logps_chosen": masked(outputs["chosen"], batch.mask["chosen"]).sum(1),
         }
         return loss, {name: value.detach() for name, value in metrics.items()}
@@ -169,8 +170,9 @@ class CPLLoss(PairLoss):
         chosen, rejected = scores["chosen"], scores["rejected"]
         logps = {side: masked(outputs[side], batch.mask[side]).sum(1) for side in PAIR}
         cloned = {side: self.bc_coef * logps[side] / batch.mask[side].sum(1).clamp(min=1) for side in PAIR}
-        as_labelled = softplus(self.bias * rejected - chosen) - cloned["chosen"]
-        flipped = softplus(self.bias * chosen - rejected) - cloned["rejected"]
+        # softplus(-x) as DPO computes it: without bias the two then agree to the last bit, along a whole run
+        as_labelled = -logsigmoid(chosen - self.bias * rejected) - cloned["chosen"]
+        flipped = -logsigmoid(rejected - self.bias * chosen) - cloned["rejected"]
         loss = self.expected(as_labelled, flipped, batch)
         metrics = {
             "accuracy": accuracy(chosen - rejected),

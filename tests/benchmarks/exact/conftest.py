@@ -12,7 +12,7 @@ import pytest
 
 from alignarena.benchmarks.cell import aligned
 from alignarena.benchmarks.exact.laboratory import Laboratory, logps
-from alignarena.benchmarks.suite import Suite, load_suite
+from alignarena.benchmarks.suite import load_suite
 from alignarena.benchmarks.sweep import Sweep
 from alignarena.core.contract import Policy
 from alignarena.evaluators.exact.measures import summary
@@ -88,12 +88,14 @@ class SmallWorld:
             self._clean[name] = self.run(name)
         return self._clean[name]
 
-    def run(self, name: str, **fields: Any) -> Run:
-        """Align a method, whose fields may be replaced, with the code as it is now."""
+    def run(self, name: str, phases: int | None = None) -> Run:
+        """Align a method with the code as it is now, on a stream of so many phases."""
         self._count += 1
         cache = Cache(shutil.copytree(self.folder / "sft", self.folder / f"{self._count}-{name}"))
-        method = replace(self.sweep.methods[name], **fields)  # type: ignore[type-var]
-        policy, lab, _ = aligned(replace(self.start, cache=cache, suite=self._suite(name)), self.bench, method)
+        method, suite = self.sweep.methods[name], self.sweep.plan
+        feedback = replace(suite.feedback, phases=phases or LONGER.get(name, suite.feedback.phases))
+        start = replace(self.start, cache=cache, suite=replace(suite, feedback=feedback))
+        policy, lab, _ = aligned(start, self.bench, method)
         trained, held_out = self.laboratory.trained, self.laboratory.held_out
         try:
             return Run(policy, lab, summary(trained.measures(policy, method)),
@@ -102,10 +104,6 @@ class SmallWorld:
             # a bug leaves the digest of a policy as it is: the next of this name must come from its own folder
             if getattr(policy, "folder", None) not in (None, self.bench.sft.folder):
                 self.start.backbone.drop(policy.digest)
-
-    def _suite(self, name: str) -> Suite:
-        suite = self.sweep.plan
-        return replace(suite, feedback=replace(suite.feedback, phases=LONGER.get(name, suite.feedback.phases)))
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ def planted(owner: Any, name: str, bug: Callable[..., Any]) -> Iterator[None]:
 def falls(small_world: Any, request: pytest.FixtureRequest) -> Falls:
     """Asserts that a method clears its bar as it is in the repository, and does not with a bug."""
 
-    def check(what: str, name: str, owner: Any, attribute: str, bug: Callable[..., Any], by: str = "efficiency") -> None:
+    def check(
+        what: str, name: str, owner: Any, attribute: str, bug: Callable[..., Any], by: str = "efficiency"
+    ) -> None:
         clean = getattr(small_world.clean(name), by)
         with planted(owner, attribute, bug):
             broken = getattr(small_world.run(name), by)
@@ -83,6 +85,14 @@ def of_ones(original: Any, collator: Collator, device: torch.device) -> Batch:
     return replace(batch, mask={key: torch.ones_like(mask) for key, mask in batch.mask.items()})
 
 
+def into_the_next_sequence(original: Any, collator: Collator, values: Tensor, lengths: Any) -> dict[str, Tensor]:
+    """Leave on padding what stands there in the flat tensor: the tokens of the next sequence."""
+    sizes = torch.tensor(lengths)
+    flat = (torch.cumsum(sizes, 0) - sizes)[:, None] + torch.arange(int(sizes.max()))
+    table = values[flat.clamp(max=len(values) - 1)]
+    return collator.pick(torch.cat([table, table.new_zeros(1, table.shape[1])]))
+
+
 def padded_with_end(original: Any, tokens: Tokens, row: Any, column: str) -> list[Ids]:
     """Let the end stand for padding and count all of it, as where the padding token is the end's."""
     width = tokens.config.max_new_tokens
@@ -102,24 +112,27 @@ def test_log_probs_off_by_one(falls: Falls) -> None:
 
 
 def test_padding_unmasked(falls: Falls) -> None:
-    falls("padding is counted", "dpo", Tokens, "completions_of", padded_with_end)
+    # masks are spread by the same function: they become ones
+    falls("padding is not masked", "dpo", Collator, "spread", into_the_next_sequence)
 
 
-def test_padding_unmasked_in_ppo(falls: Falls) -> None:
-    falls("mask of ones", "ppo", Collator, "batch", of_ones)
-
-
-def test_a_mask_of_ones_changes_nothing_in_dpo(small_world: Any) -> None:
+def test_a_mask_of_ones_alone_changes_nothing(small_world: Any) -> None:
     # the collator fills padding with zeros, so the log-ratio of padding is 0 whatever the mask says
-    clean = small_world.clean("dpo")
+    clean = small_world.run("dpo", phases=10)
     with planted(Collator, "batch", of_ones):
-        np.testing.assert_allclose(small_world.run("dpo").log_policy, clean.log_policy, atol=1e-9)
+        np.testing.assert_allclose(small_world.run("dpo", phases=10).log_policy, clean.log_policy, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_padding_is_the_end(falls: Falls) -> None:
+    falls("padding is the end and counted", "ppo", Tokens, "completions_of", padded_with_end)
 
 
 def test_end_missing(falls: Falls) -> None:
     falls("end of completions not scored", "dpo", Tokens, "completions_of", without_end)
 
 
+@pytest.mark.slow
 def test_end_missing_in_rejection_sampling(falls: Falls) -> None:
     falls("end of completions not trained", "rejection_sampling", Tokens, "completions_of", without_end, "error")
 
@@ -153,6 +166,7 @@ def test_reference_not_frozen(falls: Falls) -> None:
     falls("reference not frozen", "dpo", References, "logps", of_the_moving_policy)
 
 
+@pytest.mark.slow
 def test_reference_not_frozen_in_ppo(falls: Falls) -> None:
     falls("reference not frozen", "ppo", References, "logps", of_the_moving_policy)
 
