@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import numpy as np
 from datasets import Dataset
 
 from alignarena.core.contract import (
+    Backend,
     Experience,
     Loss,
     PreferenceStream,
@@ -45,10 +47,11 @@ class PaperPolicy:
         return Dataset.from_list([_sampled(self, row, i, lab.seed, stream) for row in rows.to_list() for i in range(n)])
 
     def logps(self, lab: Any, rows: Rows) -> Rows:
-        """Add a log-prob for each word."""
+        """Add a log-prob for each word and for the end."""
         require("logps" in lab.running, "policy.logps was called directly; use lab.logps")
-        logps = [[-1.0] * len(text.split()) for text in rows["completion"][:]]
-        return _with_column(rows, "logps", logps)
+        pairs = [(str(prompt), text) for prompt, text in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
+        draws = [(generator(0, self.digest, *pair), len(pair[1].split()) + 1) for pair in pairs]
+        return _with_column(rows, "logps", [(-draw.random(size)).tolist() for draw, size in draws])
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,31 @@ class PaperJudge:
         require("prefer" in lab.running, "judge.prefer was called directly; use lab.prefer")
         ranked = [{**row, **_ranking(row["completions"])} for row in rows]
         return Dataset.from_list(ranked)
+
+
+@dataclass(frozen=True)
+class PaperLabeler:
+    """Compares two completions or scores one, by their words."""
+
+    writer: PaperPolicy = PaperPolicy("labeler")
+    oracle: None = None
+    lineage: frozenset[str] = frozenset({"labeler"})
+
+    def calls(self, completions: int) -> int:
+        """Return one a completion."""
+        return completions
+
+    def score(self, rows: Rows, lab: Any) -> list[float]:
+        """Return a number in [0, 1) for each row."""
+        return PaperScorer("labeler").score(rows, lab)
+
+    def prefer(self, rows: Rows, lab: Any) -> Rows:
+        """Add ranks, margins and the probability that the first is preferred."""
+        ranked = PaperJudge().prefer(rows, lab).to_list()
+        return Dataset.from_list(
+            [{**row, "probability": 0.5 + row["margins"][0] / 2 * (1 if row["ranks"][0] == 1 else -1)}
+             for row in ranked]
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,6 +201,34 @@ class PaperLab:
             self._train(preferences, loss, schedule, scores=True)
         return PaperScorer(key)
 
+    def train_with(self, backend: Backend, policy: Any, rows: Rows) -> PaperPolicy:
+        """Check the rows, sample and score as the backend would, and return another policy."""
+        require(isinstance(policy, PaperPolicy), f"lab.train_with: {type(policy).__name__} cannot be trained")
+        columns = (column for pair in backend.reads.values() for column in pair)
+        _wants(rows, f"lab.train_with({backend.name})", "prompt_id", "prompt", *columns, *sorted(backend.columns))
+        key = self._key("train_with", policy, backend, rows)
+        with self._verb("train_with", backend.name, key, policy):
+            if backend.scorer is not None:
+                drawn = self.sample(policy, rows, backend.n, stream=f"train_with {backend.name}")
+                rows = self.score(drawn, backend.scorer)
+            self._trained_with(rows, backend)
+        made: PaperPolicy = replace(policy, digest=digest(key, policy))
+        return made
+
+    def _trained_with(self, rows: Rows, backend: Backend) -> None:
+        """Take the rows that a backend trained on."""
+
+    def tokens(self, rows: Rows, loss: Loss) -> int:
+        """Return the words of the completions that a loss reads."""
+        check_loss(rows, loss, scores=False)
+        texts = [text for _, column in loss.reads.values() for text in rows[column][:]]
+        return sum(len(text.split()) for text in texts)
+
+    def note(self, **values: float) -> None:
+        """Take numbers only."""
+        require(all(math.isfinite(value) for value in values.values()), f"lab.note: not finite numbers: {values}")
+        self.log.append(f"note {' '.join(values)}")
+
     def within(self, fraction: float) -> PaperLab:
         """Return this lab: paper is not scarce."""
         require(0 < fraction <= 1, f"lab.within: {fraction} is not a fraction")
@@ -220,7 +276,7 @@ def paper_task(messages: bool = False) -> Task:
         demonstrations=Dataset.from_list(demonstrations),
         preferences={axis: Dataset.from_list([_ranked(row, axis) for row in prompts]) for axis in axes},
         annotator=PaperJudge(),
-        labeler=PaperJudge(frozenset({"labeler"})),
+        labeler=PaperLabeler(),
         reviser=PaperReviser(),
         principles=(Principle("Is it curt?", "Make it kind."), Principle("Is it false?", "Make it true.")),
         checker=PaperScorer("checker"),

@@ -171,11 +171,14 @@ def cell_digest(suite: Suite, seed: int, method: Method) -> str:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Copy a policy's adapter or model, or write the recipe of one that is made of others."""
+    """Copy a policy's adapter or model, that of the policy inside a recipe, and write what it is made of."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(folder / "recipe.json", _recipe(policy))
-    source = getattr(policy, "folder", None)
+    inside: Any = policy
+    while hasattr(inside, "policy"):
+        inside = inside.policy
+    source = getattr(inside, "folder", None)
     for file in sorted(source.iterdir()) if source else ():
         if file.name.startswith("adapter_") or file.name in ("model.safetensors", "config.json"):
             shutil.copyfile(file, folder / file.name)
@@ -198,12 +201,13 @@ def _completion(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _curves(lab: HarnessLab) -> Iterable[dict[str, Any]]:
-    """Yield the training logs of a cell's fits in order, those taken from the cache too."""
-    fits = [stage for stage in lab.account.stages if stage["verb"].startswith("fit")]
+    """Yield the training logs of a cell's fits in order, those taken from the cache too; then what it noted."""
+    fits = [stage for stage in lab.account.stages if stage["verb"].startswith(("fit", "train"))]
     for number, stage in enumerate(fits):
         file = lab.cache.path(stage["key"]) / "metrics.jsonl"
         for line in file.read_text().splitlines():
             yield {"fit": number, "loss_name": stage["stage"].rpartition(" ")[2], **json.loads(line)}
+    yield from ({"loss_name": "noted", **values} for values in lab.account.notes)
 
 
 def _budget(lab: HarnessLab) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alignarena.core.contract import Experience, Loss, PreferenceStream, Rows, Sampling, Schedule, Scorer
+from alignarena.core.contract import Backend, Experience, Loss, PreferenceStream, Rows, Sampling, Schedule, Scorer
 from alignarena.core.digest import digest
+from alignarena.core.feedback import cost_of_preferring, cost_of_scoring
 from alignarena.core.records import Ledger
 from alignarena.harness.validation import held_out_prompts
 from alignarena.paper_lab import PaperLab, PaperPolicy, PaperScorer
@@ -72,11 +73,22 @@ class CountingLab(PaperLab):
         self._ledger = self._ledger + Ledger(flops=flops, **counts)  # type: ignore[arg-type]
 
     def prefer(self, rows: Rows, judge: Any) -> Rows:
-        """Count the labels of each ranking."""
-        labels = sum(math.log2(math.factorial(len(completions))) for completions in rows["completions"])
+        """Count the labels of each ranking, or the calls of a labeler."""
         with self._verb("prefer", type(judge).__name__, "labels", rows, judge):
-            self.count(labels=labels)
+            self.count(**cost_of_preferring(rows, judge))
         return super().prefer(rows, judge)
+
+    def score(self, rows: Rows, scorer: Any) -> Rows:
+        """Count the calls of a labeler."""
+        cost = cost_of_scoring(rows, scorer)
+        if cost:
+            with self._verb("score", type(scorer).__name__, "calls", rows, scorer):
+                self.count(**cost)
+        return super().score(rows, scorer)
+
+    def tokens(self, rows: Rows, loss: Loss) -> int:
+        """Return what one epoch trains on."""
+        return round(sum(self._by_prompt(rows, loss).values()))
 
     def fit(self, policy: Any, experience: Experience, loss: Loss, schedule: Schedule) -> PaperPolicy:
         """Count a fit; only of a set that is read again and again is something held out."""
@@ -93,15 +105,7 @@ class CountingLab(PaperLab):
 
     def _train(self, rows: Rows, loss: Loss, schedule: Schedule, scores: bool) -> None:
         super()._train(rows, loss, schedule, scores)
-        groups: dict[str, float] = {}
-        seen: set[tuple[str, str]] = set()
-        for row in rows.to_list():
-            prompt = str(row["prompt_id"])
-            groups.setdefault(prompt, self.sizes.prompt(row["prompt"]))
-            for _, column in loss.reads.values():
-                for text, length in self.sizes.of(row, column).items():
-                    groups[prompt] += length if (prompt, text) not in seen else 0
-                    seen.add((prompt, text))
+        groups = self._by_prompt(rows, loss)
         share = schedule.validation_share if self._ledger == Ledger() else 0.0  # rows that were paid for are fresh
         held, epochs = held_out_prompts(len(groups), share), schedule.num_train_epochs
         passes, tokens = 2 if "values" in loss.needs else 1, sum(groups.values())
@@ -110,6 +114,29 @@ class CountingLab(PaperLab):
         steps = math.ceil((len(groups) - held) / schedule.batch_size) * epochs
         read = tokens * len(loss.needs) + validated
         self.count(read, trained, trained_tokens=trained, scored_tokens=read, optimizer_steps=steps)
+
+    def _trained_with(self, rows: Rows, backend: Backend) -> None:
+        """Count what another library computes: it shares no prompts, and reads the reference model at every step."""
+        columns = [column for _, column in backend.reads.values()] or ["completion"]
+        tokens = sum(
+            self.sizes.prompt(row["prompt"]) + sum(self.sizes.of(row, column).values())
+            for row in rows.to_list()
+            for column in columns
+        )
+        prompts = len(rows) // backend.n if backend.n else len(set(rows["prompt_id"]))
+        epochs = backend.schedule.num_train_epochs
+        trained, steps = tokens * epochs, math.ceil(prompts / backend.schedule.batch_size) * epochs
+        self.count(trained, trained, trained_tokens=trained, scored_tokens=trained, optimizer_steps=steps)
+
+    def _by_prompt(self, rows: Rows, loss: Loss) -> dict[str, float]:
+        """Return the tokens of each prompt: every column it is read from, with the distinct completions after it."""
+        groups: dict[str, dict[tuple[str, str], float]] = {}
+        for row in rows.to_list():
+            lengths = groups.setdefault(str(row["prompt_id"]), {})
+            for prompt, column in loss.reads.values():
+                lengths.setdefault((prompt, ""), self.sizes.prompt(row[prompt]))
+                lengths |= {(prompt, f"= {text}"): length for text, length in self.sizes.of(row, column).items()}
+        return {prompt_id: sum(lengths.values()) for prompt_id, lengths in groups.items()}
 
     @contextmanager
     def _verb(self, name: str, about: str, *inputs: object) -> Iterator[None]:
@@ -122,7 +149,9 @@ class CountingLab(PaperLab):
         with super()._verb(name, about, *inputs):
             yield
         label = about.partition(" ")[2] or about if name in ("sample", "fit") else about
-        self.stages.append(Stage(digest(name, about, *inputs), f"{name} {label}", self._ledger))
+        key = digest(name, about, *inputs)
+        if all(stage.key != key for stage in self.stages):  # what is asked for twice is done and charged once
+            self.stages.append(Stage(key, f"{name} {label}", self._ledger))
 
 
 @dataclass(frozen=True)

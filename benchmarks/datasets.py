@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from alignarena.benchmarks import hh, preferences
 from alignarena.benchmarks.exact import data as exact
+from alignarena.benchmarks.exact.text import GOAL, GRADES
 from alignarena.benchmarks.splits import (
     TOO_LONG,
     DataConfig,
@@ -22,11 +24,23 @@ from alignarena.benchmarks.splits import (
     split_reports,
     take,
 )
-from alignarena.core.contract import Scorer
+from alignarena.core.contract import Judge, Scorer, Task, TrainablePolicy
 from alignarena.core.errors import BadInput, nearest
 from alignarena.core.model import ModelConfig
 
+if TYPE_CHECKING:
+    from alignarena.evaluators.labeler import LanguageLabeler
+
 __all__ = ["DATASETS", "DataConfig", "DatasetEntry", "Splits", "dry_run_report", "load_dataset_splits"]
+
+QUICKSTART_GOAL = "Write one positive sentence that names the topic."
+
+
+def language_labeler(config: DataConfig, base: TrainablePolicy, unlimited: bool) -> LanguageLabeler:
+    """Return the base model as AI labeler: shown both completions, in both orders."""
+    from alignarena.evaluators.labeler import LanguageLabeler
+
+    return LanguageLabeler(base)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,10 @@ class DatasetEntry:
     scorers: Callable[[DataConfig], dict[str, Scorer]] = lambda config: {}  # what a simulated annotator may rank by
     model: Callable[[DataConfig, ModelConfig], str] | None = None  # the folder of its own base model
     unmade_model: Callable[[DataConfig, ModelConfig], UnmadeModel] | None = None  # given with it
+    goal: str = ""  # what its annotator likes, in words
+    grades: tuple[str, ...] = Task.grades  # instructions that name a grade of answer, worst first
+    # a task's AI labeler, on the base model where it is one; and whether feedback is without end
+    labeler: Callable[[DataConfig, TrainablePolicy, bool], Judge] = language_labeler
 
 
 def load_quickstart(config: DataConfig, too_long: TooLong) -> Splits:
@@ -80,6 +98,19 @@ def quickstart_scorers(config: DataConfig) -> dict[str, Scorer]:
     return {"gold": Gold(), "positivity": Positivity(), "on_topic": OnTopic()}
 
 
+def quickstart_labeler(config: DataConfig, base: TrainablePolicy, unlimited: bool) -> LanguageLabeler:
+    """Return the base model as AI labeler of the sentiment task: it reads one sentence a time.
+
+    Shown two, a model of this size prefers the first place whatever stands there; ``docs/methods/rlaif.md`` has the
+    measurement.
+    """
+    from alignarena.evaluators.labeler import LanguageLabeler, Question
+
+    told = f"A writer was told: {QUICKSTART_GOAL}"
+    question = Question(told, "{completion}", "The text is", (" negative", " positive"))
+    return LanguageLabeler(base, single=question, by_score=True)
+
+
 DATASETS = {
     entry.name: entry
     for entry in (
@@ -90,6 +121,8 @@ DATASETS = {
             False,
             load_quickstart,
             quickstart_scorers,
+            goal=QUICKSTART_GOAL,
+            labeler=quickstart_labeler,
         ),
         DatasetEntry(
             "exact",
@@ -100,6 +133,9 @@ DATASETS = {
             exact.scorers,
             exact.model,
             exact.unmade,
+            GOAL,
+            GRADES,
+            exact.labeler,
         ),
         DatasetEntry("hh-rlhf", f"human preferences over dialogues ({hh.REPOSITORY})", tuple(hh.AXES), True, hh.load),
         DatasetEntry("preferences", "your own JSONL or CSV of prompt, chosen, rejected", (), True, preferences.load),

@@ -64,6 +64,7 @@ class Given:
 
     def task(self, sft: TrainablePolicy, lab: Lab) -> Task:
         """Return the task of a cell, whose preferences its lab pays for."""
+        entry = DATASETS[self.suite.data.dataset]
         return Task(
             base=self.base,
             policy=sft,
@@ -71,6 +72,9 @@ class Given:
             demonstrations=Dataset.from_list(self.splits.demonstrations),
             preferences=Lazily(self._preferences(sft, lab)),
             annotator=self._annotator(self.gold) if self.suite.feedback.annotator != "human" else None,
+            labeler=entry.labeler(self.suite.data, self.base, self.suite.feedback.annotator == "exact"),
+            goal=entry.goal,
+            grades=entry.grades,
         )
 
     def judge_preferences(self, lab: Lab) -> Rows:

@@ -18,6 +18,7 @@ from alignarena.benchmarks.cell import Bench, cell_digest, run_cell
 from alignarena.benchmarks.datasets import load_dataset_splits, model_of
 from alignarena.benchmarks.heldout import reward_model_table
 from alignarena.benchmarks.jobs import chosen_jobs, own_threads, threads
+from alignarena.benchmarks.labeler_check import labeler_table
 from alignarena.benchmarks.provenance import now, provenance
 from alignarena.benchmarks.side_by_side import CellKey, Ended, SideBySide
 from alignarena.benchmarks.start import Start
@@ -246,15 +247,23 @@ class Sweep:
         with self._full_disk_explained():
             _, bench = self.seed(seed)
             table = reward_model_table(bench) if bench.heldout else None  # every process has a share in this
+            labeler = labeler_table(bench) if self._asked_a_labeler() else None
             exact = bench.laboratory.frontier() if "exact" in self.plan.evaluators and bench.laboratory else None
             if not self._is_main:
                 return
             if table is not None:
                 self.folder.write_json("extra/reward_models.json", table)
+            if labeler is not None:
+                self.folder.write_json("extra/labeler.json", labeler)
             if exact is not None:
                 self.folder.write_json("extra/frontier.json", exact)
             self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
             self.folder.write_results_parquet()
+
+    def _asked_a_labeler(self) -> bool:
+        """Tell whether any cell was charged for calls of the AI labeler."""
+        budgets = (read_json(self.folder.cell_path(*cell) / "budget.json", {}) for cell in self.folder.cells())
+        return any(budget.get("charged", {}).get("labeler_calls") for budget in budgets)
 
     def _done(self, name: str, seed: int) -> bool:
         if self.folder.state(name, seed) != "DONE":
@@ -297,7 +306,11 @@ def _disk_is_full(error: BaseException | None) -> bool:
 
 
 def shared_settings(method: Method, given: Mapping[str, Any], plan: Suite) -> Method:
-    """Give a method the suite's reward model, unless it was configured with one of its own."""
-    if hasattr(method, "reward_model") and "reward_model" not in given:
-        return replace(method, reward_model=plan.reward_model)  # type: ignore[type-var]
-    return method
+    """Give a method, and the methods it is made of, the suite's reward model unless they were configured with one."""
+    changed: dict[str, Any] = {}
+    for name, value in vars(method).items():
+        if name == "reward_model" and name not in given:
+            changed[name] = plan.reward_model
+        elif hasattr(value, "align"):
+            changed[name] = shared_settings(value, given.get(name) or {}, plan)
+    return replace(method, **changed) if changed else method  # type: ignore[type-var]

@@ -10,7 +10,8 @@ Rows are `datasets.Dataset`s of plain columns:
 * pairs: ``prompt_id, prompt, chosen, rejected``, and where known ``margin`` and ``probability`` (that the chosen one is
   preferred; a loss of soft labels reads it);
 * rankings: ``prompt_id, prompt, completions`` (K texts), ``ranks`` (1 is best, ties share a rank) and ``margins`` (one
-  a pair, in the order of ``itertools.combinations(range(K), 2)``).
+  a pair, in the order of ``itertools.combinations(range(K), 2)``); of two completions that a labeler compared,
+  ``probability`` too: that the first is the better one.
 
 A completion column may have a span beside it, ``chosen_span`` for ``chosen``: ``[start, stop)`` of the tokens that are
 the segment judged or trained on; the tokens before it are context.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -73,6 +75,7 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
 class TrainablePolicy(Policy, Protocol):
     """A policy with log-probs of its own: only these can be the start of a fit or a reference model."""
 
@@ -109,6 +112,28 @@ class Judge(Protocol):
         ...
 
 
+@runtime_checkable
+class Labeler(Protocol):
+    """What a judge or scorer is besides, where AI answers: asking it costs labeler calls, asking people labels.
+
+    A judge that is one compares two completions at a time and adds the ``probability`` that the first is preferred.
+    """
+
+    @property
+    def writer(self) -> TrainablePolicy | None:
+        """The language model that answers; None: a program does, which writes nothing."""
+        ...
+
+    @property
+    def oracle(self) -> Scorer | None:
+        """Where the truth is known and feedback without end: what a reward model fitted to all its preferences is."""
+        ...
+
+    def calls(self, completions: int) -> int:
+        """Return the calls that a row takes: of so many completions to compare, or of one to score."""
+        ...
+
+
 class Reviser(Protocol):
     """Critiques a completion by a principle and rewrites it."""
 
@@ -134,8 +159,8 @@ class Experience(Protocol):
         ...
 
     @property
-    def value_start(self) -> Scorer | None:
-        """The reward model that a value model starts from, where the loss needs one."""
+    def value_start(self) -> Scorer | TrainablePolicy | None:
+        """What a value model starts from, where the loss needs one: a reward model, or a policy and a head of zeros."""
         ...
 
     def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
@@ -173,8 +198,12 @@ class Batch:
 class Loss(Protocol):
     """A pure function from log-probs (or scores) to one loss a row; the trainer knows nothing else of a method."""
 
-    reads: ClassVar[Mapping[str, tuple[str, str]]]  # {"chosen": ("prompt", "chosen")}: prompt column, completion column
     per: ClassVar[Literal["row", "token"]]  # what the mean over a batch divides by
+
+    @property
+    def reads(self) -> Mapping[str, tuple[str, str]]:
+        """{"chosen": ("prompt", "chosen")}: prompt column, completion column; a constant where no field decides."""
+        ...
 
     @property
     def needs(self) -> frozenset[str]:
@@ -205,7 +234,7 @@ class Task:
     """What every method of a comparison is given, identically."""
 
     base: TrainablePolicy  # before SFT (Llama 2's versions restart from it)
-    policy: TrainablePolicy  # the SFT policy: the start, and the reference model
+    policy: TrainablePolicy  # the start, and the reference model: the SFT policy, or what a chain's last stage gave
     prompts: Rows  # the training prompts
     demonstrations: Rows  # prompt, completion (SFT again, pretraining mix)
     # rankings by axis, "overall" always, computed and charged when first read; a stream where feedback is unlimited
@@ -218,6 +247,50 @@ class Task:
     goal: str = ""  # what the annotator likes, in words: information that only some methods may use
     # instructions that name a grade of answer, worst first; they say nothing of what makes an answer good
     grades: tuple[str, ...] = ("Give a poor answer.", "Give an average answer.", "Give an excellent answer.")
+    sft: TrainablePolicy | None = None  # the SFT policy, where `policy` was trained beyond it: reward models start here
+
+
+class Backend(Protocol):
+    """Another library's trainer with its settings: a frozen dataclass, so that its content has a digest."""
+
+    @property
+    def name(self) -> str:
+        """What its library calls it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Its library and the version, part of what it computes; ``BadInput`` where it cannot be used."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """How it goes over its rows."""
+        ...
+
+    @property
+    def reads(self) -> Mapping[str, tuple[str, str]]:
+        """As a loss's; empty where it samples completions of its own."""
+        ...
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """As a loss's."""
+        ...
+
+    @property
+    def n(self) -> int:
+        """Completions that it samples for each row; 0: it reads them."""
+        ...
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """What scores its samples."""
+        ...
+
+    def train(self, policy: TrainablePolicy, rows: Rows, lab: Lab, folder: Path) -> None:
+        """Train a copy of the policy and write it into the folder as the lab reads its own; see Lab.train_with."""
+        ...
 
 
 class Lab(Protocol):
@@ -240,7 +313,10 @@ class Lab(Protocol):
         ...
 
     def prefer(self, rows: Rows, judge: Judge) -> Rows:
-        """Return rows of ``completions`` with ``ranks`` and ``margins``; a ranking of K costs log2(K!) labels once."""
+        """Return rows of ``completions`` with ``ranks`` and ``margins``; a ranking of K costs log2(K!) labels once.
+
+        A :class:`Labeler` costs its calls instead, here and in :meth:`score`.
+        """
         ...
 
     def revise(self, rows: Rows, reviser: Reviser, principles: tuple[Principle, ...], *, stream: str) -> Rows:
@@ -261,6 +337,18 @@ class Lab(Protocol):
         self, start: TrainablePolicy, preferences: Rows | PreferenceStream, loss: Loss, schedule: Schedule
     ) -> Scorer:
         """Train a scalar head and an adapter on the start's backbone; of an exact stream, return its oracle."""
+        ...
+
+    def train_with(self, backend: Backend, policy: TrainablePolicy, rows: Rows) -> TrainablePolicy:
+        """Train a copy of the policy by another library's trainer, metered as a fit; the policy is its reference."""
+        ...
+
+    def tokens(self, rows: Rows, loss: Loss) -> int:
+        """Return the tokens that one epoch of a fit to rows trains on, as a ledger counts them; it costs nothing."""
+        ...
+
+    def note(self, **values: float) -> None:
+        """Record numbers that no loss can know, such as how many rows a filter kept: a point of the training curves."""
         ...
 
     def within(self, fraction: float) -> Lab:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class AlignArenaError(Exception):
@@ -24,6 +25,10 @@ class RunFailed(AlignArenaError):
 
 class BudgetUsedUp(Exception):
     """Raised inside the harness when a verb would exceed the budget; ends rollouts normally, never a failure."""
+
+    def __init__(self, last_policy: Any = None) -> None:
+        super().__init__("the budget is used up")
+        self.last_policy = last_policy  # the latest that was fitted, where one was
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

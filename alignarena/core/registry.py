@@ -58,7 +58,7 @@ def method(name: str, *, paper: str, family: str = "") -> Callable[[Build], Buil
     Args:
         name: The key used on the command line, in files and in tables.
         paper: Where the method is defined, as ``arXiv:NNNN.NNNNN`` or an address.
-        family: ``baseline``, ``offline`` or ``online``, for `alignarena list methods`.
+        family: ``baseline``, ``offline``, ``online`` or ``trl``, for `alignarena list methods`.
 
     Raises:
         BadInput: Something else already registered the key.

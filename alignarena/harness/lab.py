@@ -7,8 +7,8 @@ hit charges what the work cost when it was done, so a method pays the same wheth
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 
 from alignarena.core.contract import (
+    Backend,
     Experience,
     Judge,
     Loss,
@@ -34,11 +35,14 @@ from alignarena.core.contract import (
 )
 from alignarena.core.digest import digest
 from alignarena.core.errors import BudgetUsedUp, RunFailed
+from alignarena.core.feedback import cost_of_preferring, cost_of_scoring
 from alignarena.core.records import Budget, Ledger
 from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
+from alignarena.harness.batches import examples, grouped, sequences_of
 from alignarena.harness.cache import Cache
 from alignarena.harness.meter import Meter
+from alignarena.harness.packing import row_length, share_prompts
 from alignarena.harness.passes import Output, References, computed, whole_prompts
 from alignarena.harness.policy import AdapterPolicy, LivePolicy
 from alignarena.harness.progress import StageProgress
@@ -48,7 +52,8 @@ from alignarena.harness.tokens import TokenSequence
 from alignarena.harness.trainer import POLICY, Fit
 
 # Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
-REVISIONS = {"sample": 2, "score": 2, "prefer": 1, "revise": 1, "logps": 2, "fit": 2, "fit_reward_model": 2}
+REVISIONS = {"sample": 2, "score": 2, "prefer": 1, "revise": 1, "logps": 2, "fit": 2, "fit_reward_model": 2,
+             "train_with": 1}  # fmt: skip
 Result = TypeVar("Result")
 
 
@@ -59,6 +64,7 @@ class Account:
     charged: Ledger = field(default_factory=Ledger)
     spent: Ledger = field(default_factory=Ledger)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, float]] = field(default_factory=list)  # what methods recorded, in order
     last_policy: TrainablePolicy | None = None  # what a method has when its budget ends
     owed: dict[str, Ledger] = field(default_factory=dict)  # what a policy cost that was made before this cell
 
@@ -75,6 +81,7 @@ class HarnessLab:
         self.progress = progress or StageProgress(silent=True)
         self.account = Account()
         self._meter: Meter | None = None  # set inside a verb: nested verbs are metered, not memoised
+        self._limited = True  # whether prompts must keep to model.max_prompt_tokens
 
     # -- randomness and budget ----------------------------------------------------------------------------------------
 
@@ -118,7 +125,7 @@ class HarnessLab:
         """Draw n completions a prompt; a recipe such as best-of-n draws its own through this verb."""
         self.settle(policy)
         if self.exhausted:
-            raise BudgetUsedUp
+            raise BudgetUsedUp(self.account.last_policy)
         return policy.complete(self, rows, n, stream=stream, sampling=sampling)
 
     def sample_adapter(
@@ -136,7 +143,9 @@ class HarnessLab:
         """Return the rows with a ``score`` column."""
 
         def compute() -> Rows:
-            scores = scorer.score(rows, self)
+            self._metered().add(**cost_of_scoring(rows, scorer))
+            with self._prompts_of_any_length():
+                scores = scorer.score(rows, self)
             if not np.isfinite(scores).all():
                 where = rows["prompt_id"][int(np.argmin(np.isfinite(scores)))]
                 raise RunFailed(f"{type(scorer).__name__} gave prompt {where!r} a score that is not a finite number")
@@ -145,12 +154,13 @@ class HarnessLab:
         return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute, len(rows))
 
     def prefer(self, rows: Rows, judge: Judge) -> Rows:
-        """Ask a judge for rankings; each costs log2(K!) labels once."""
+        """Ask a judge for rankings; each costs log2(K!) labels once, or a labeler's calls."""
 
         def compute() -> Rows:
-            labels = sum(math.log2(math.factorial(len(completions))) for completions in rows["completions"])
-            self._metered().add(labels=labels)
-            return _with_column(judge.prefer(rows, self), "lineage", [sorted(judge.lineage)] * len(rows))
+            self._metered().add(**cost_of_preferring(rows, judge))
+            with self._prompts_of_any_length():
+                preferred = judge.prefer(rows, self)
+            return _with_column(preferred, "lineage", [sorted(judge.lineage)] * len(rows))
 
         return self._rows("prefer", f"prefer {type(judge).__name__}", (rows, judge, self.seed), compute, len(rows))
 
@@ -158,7 +168,8 @@ class HarnessLab:
         """Critique and rewrite completions by principles."""
 
         def compute() -> Rows:
-            return reviser.revise(rows, principles, self, stream=stream)
+            with self._prompts_of_any_length():
+                return reviser.revise(rows, principles, self, stream=stream)
 
         inputs = (rows, reviser, principles, stream, self.seed)
         return self._rows("revise", f"revise {stream}", inputs, compute, len(rows))
@@ -200,6 +211,34 @@ class HarnessLab:
         lineage = frozenset(root for row in preferences.to_list() for root in row.get("lineage") or ())
         key, folder = self._fit("fit_reward_model", start, _Once(preferences), loss, schedule)
         return RewardModel(key, folder, lineage)
+
+    def train_with(self, backend: Backend, policy: TrainablePolicy, rows: Rows) -> TrainablePolicy:
+        """Train a copy of a policy by another library's trainer; a killed one starts anew."""
+        self.settle(policy)
+        key = digest("train_with", REVISIONS["train_with"], self.backbone.digest, policy.digest, backend,
+                     backend.version, rows, self.seed, self._limits_that_bind())  # fmt: skip
+
+        def compute(folder: Path) -> None:
+            backend.train(policy, rows, self, folder)
+
+        folder = self._memo("train_with", f"train_with {backend.name}", key, compute, lambda path: path)
+        self.account.last_policy = AdapterPolicy(key, folder)
+        return self.account.last_policy
+
+    def count(self, **counts: float) -> None:
+        """Add to the ledger of the verb under way."""
+        self._metered().add(**counts)
+
+    def tokens(self, rows: Rows, loss: Loss) -> int:
+        """Return the tokens that one epoch of a fit to rows trains on, as a ledger counts them; it costs nothing."""
+        items, _ = examples(rows, loss, self.backbone.tokens)
+        groups = [sequences_of([items[i] for i in group]) for group in grouped(items)]
+        shared = self.backbone.form != "plain"
+        return sum(row_length(group, row) for group in groups for row in share_prompts(group, shared))
+
+    def note(self, **values: float) -> None:
+        """Record numbers beside the training curves."""
+        self.account.notes.append({name: float(value) for name, value in values.items()})
 
     # -- how a verb runs ----------------------------------------------------------------------------------------------
 
@@ -257,7 +296,8 @@ class HarnessLab:
         if record is None:
             record, hit = self._compute(key, verb, stage, compute)
         ledger = Ledger.from_dict(record["ledger"])
-        self.account.charged = self.account.charged + ledger
+        if all(stage["key"] != key for stage in self.account.stages):  # what a cell has bought is its own
+            self.account.charged = self.account.charged + ledger
         if not hit:
             self.account.spent = self.account.spent + ledger
         self.account.stages.append({"verb": verb, "stage": stage, "key": key, "hit": hit, "ledger": ledger.to_dict(),
@@ -318,6 +358,15 @@ class HarnessLab:
         assert record is not None
         return record
 
+    @contextmanager
+    def _prompts_of_any_length(self) -> Iterator[None]:
+        """Lift the limit that the comparison sets its prompts: what a judge shows a model holds whole completions."""
+        before, self._limited = self._limited, False
+        try:
+            yield
+        finally:
+            self._limited = before
+
     def _metered(self) -> Meter:
         assert self._meter is not None, "work is metered inside a verb only"
         return self._meter
@@ -330,7 +379,7 @@ class HarnessLab:
         backbone, meter = self.backbone, self._metered()
         length = sampling.max_new_tokens or backbone.config.max_new_tokens
         mine = rows[backbone.accelerator.process_index :: backbone.accelerator.num_processes]
-        prompts = [backbone.tokens.prompt_of(row) for row in mine]
+        prompts = [backbone.tokens.prompt_of(row, limited=self._limited) for row in mine]
         draws = [uniforms(self.seed, stream, row["prompt_id"], n, length) for row in mine]
         with self.progress.stage(f"sample {stream}", len(mine)) as bar:
             drawn = sample(backbone, policy.load(backbone), prompts, draws, sampling, bar.advance)
@@ -354,7 +403,7 @@ class HarnessLab:
     def _sequence(self, row: Mapping[str, Any]) -> TokenSequence:
         tokens = self.backbone.tokens
         (completion,) = tokens.completions_of(row, "completion")
-        return TokenSequence(tokens.prompt_of(row), completion)
+        return TokenSequence(tokens.prompt_of(row, limited=self._limited), completion)
 
     def _interleaved(self, mine: list[Any]) -> list[Any]:
         """Put the shards of all processes back in the order of the rows."""

@@ -78,15 +78,15 @@ class Tokens:
             or len(self.completion_ids(completion)) > self.config.max_new_tokens
         )
 
-    def prompt_of(self, row: Mapping[str, Any], column: str = "prompt") -> Ids:
+    def prompt_of(self, row: Mapping[str, Any], column: str = "prompt", limited: bool = True) -> Ids:
         """Return the ids of a row's prompt, the stored ones where the row was sampled.
 
         Raises:
-            BadInput: The prompt is longer than ``model.max_prompt_tokens``.
+            BadInput: The prompt is longer than ``model.max_prompt_tokens``, and ``limited`` to it.
         """
         stored = row.get("prompt_ids") if column == "prompt" else None
         ids = tuple(stored) if stored else self.prompt_ids(row[column])
-        if len(ids) > self.config.max_prompt_tokens:
+        if limited and len(ids) > self.config.max_prompt_tokens:
             raise BadInput(
                 f"prompt {row.get('prompt_id')!r} has {len(ids)} tokens, more than model.max_prompt_tokens = "
                 f"{self.config.max_prompt_tokens}; raise it or shorten the prompt"

@@ -31,7 +31,7 @@ from alignarena.harness.progress import Stage
 from alignarena.harness.validation import hold_out, validation_loss
 from alignarena.harness.weights import BASE
 
-__all__ = ["POLICY", "Fit"]
+__all__ = ["POLICY", "Fit", "rate_factor"]
 
 
 @dataclass
@@ -97,8 +97,8 @@ class Fit:
         self.backbone.add_head(VALUE, seed=0)
         with torch.no_grad():
             head = self.backbone.heads[VALUE]
-            if load is None:
-                head.weight.zero_()  # nothing to start from: every value is 0
+            if name not in self.backbone.heads:
+                head.weight.zero_()  # no reward model to start from: every value is 0
                 return [POLICY, VALUE]
             head.load_state_dict(self.backbone.heads[name].state_dict())
             if isinstance(start, Standardised):
@@ -197,7 +197,7 @@ class Fit:
         self, phase: Phase, step: int, micro: list[list[Example]], parameters: list[Any], optimizer: Any
     ) -> None:
         steps = self.experience.phases * phase.total_steps
-        rate = self.schedule.learning_rate * _factor(self.schedule, phase.number * phase.total_steps + step, steps)
+        rate = self.schedule.learning_rate * rate_factor(self.schedule, phase.number * phase.total_steps + step, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
@@ -230,7 +230,7 @@ def _optimizer(parameters: list[Any], schedule: Schedule) -> torch.optim.Optimiz
     )
 
 
-def _factor(schedule: Schedule, step: int, total: int) -> float:
+def rate_factor(schedule: Schedule, step: int, total: int) -> float:
     """Return what the learning rate is multiplied by at a step (from 0); no step is wasted at a rate of 0."""
     warmup = schedule.warmup_ratio * total
     if step + 1 < warmup:

@@ -16,10 +16,11 @@ from alignarena.benchmarks.splits import (
     UnmadeModel,
     split_reports,
 )
-from alignarena.core.contract import Scorer
+from alignarena.core.contract import Scorer, TrainablePolicy
 from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
 from alignarena.evaluators.exact.gold import WorldGold
+from alignarena.evaluators.exact.labeler import WorldLabeler
 from alignarena.evaluators.exact.world import AXES
 
 
@@ -79,3 +80,8 @@ def _check_limits(config: DataConfig, given: ModelConfig) -> None:
 def scorers(config: DataConfig) -> dict[str, Scorer]:
     """Return what a simulated annotator may rank by."""
     return {"gold": WorldGold(config.world), **{axis: WorldGold(config.world, axis) for axis in AXES}}
+
+
+def labeler(config: DataConfig, base: TrainablePolicy, unlimited: bool) -> WorldLabeler:
+    """Return the world's AI labeler: a program, whatever the base model is."""
+    return WorldLabeler(config.world, unlimited)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from alignarena.benchmarks.exact.enumeration import Enumeration
 from alignarena.benchmarks.exact.text import Combination, prompt_rows
 from alignarena.core.contract import Method, Policy, TrainablePolicy
 from alignarena.evaluators.exact import targets
 from alignarena.evaluators.exact.gold import WorldGold
+from alignarena.evaluators.exact.labeler import Opinion
 from alignarena.evaluators.exact.measures import measures
 from alignarena.evaluators.exact.optimum import frontier_curve
 from alignarena.evaluators.exact.world import Floats, World
 from alignarena.harness.backbone import Backbone
 from alignarena.methods.best_of_n import BestOfNPolicy
+from alignarena.methods.parts.instructions import Instructed, instructed
 
 Measured = tuple[Mapping[str, Any], dict[str, float | None]]
 
@@ -34,6 +37,7 @@ class Prompts:
     sft: TrainablePolicy
     unlimited: bool  # feedback is exact: it is drawn partly uniformly, and methods see gold on its own scale
     noise: float  # of the annotator where it is not
+    start: Floats | None = None  # where the stages of a chain before the one asked for have led (P, N)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -43,13 +47,22 @@ class Prompts:
     @cached_property
     def enumeration(self) -> Enumeration:
         """What computes distributions over their completions."""
-        ids = [self.backbone.tokens.prompt_ids(row["prompt"]) for row in self.rows]
+        return self.enumerated(self.rows)
+
+    def enumerated(self, rows: Iterable[Mapping[str, Any]]) -> Enumeration:
+        """Return what computes distributions over the completions of prompts that have one length in tokens."""
+        ids = [self.backbone.tokens.prompt_ids(row["prompt"]) for row in rows]
         return Enumeration(self.backbone, self.world.leaves, ids)
 
     @cached_property
-    def log_reference(self) -> Floats:
+    def log_sft(self) -> Floats:
         """The SFT policy (P, N), nats."""
         return self.enumeration.logps(self.sft)
+
+    @property
+    def log_reference(self) -> Floats:
+        """The reference model (P, N), nats: the SFT policy, but in the later stages of a chain what led there."""
+        return self.log_sft if self.start is None else self.start
 
     @cached_property
     def gold(self) -> Floats:
@@ -69,17 +82,24 @@ class Prompts:
     @property
     def rewarded(self) -> Floats:
         """What a perfect reward model gives (P, N): where it had to be learnt, with deviation 1 on SFT samples."""
-        if self.unlimited:
-            return self.gold
-        mass = np.exp(self.log_reference) / len(self.gold)
-        mean = (mass * self.gold).sum()
-        return (self.gold - mean) / np.sqrt((mass * (self.gold - mean) ** 2).sum())  # type: ignore[no-any-return]
+        return self.gold if self.unlimited else self.standardised(self.gold)
+
+    @property
+    def opinion(self) -> Floats:
+        """What the AI labeler takes for the reward (P, N)."""
+        return np.stack([self.world.opinion(combination) for combination in self.combinations])
+
+    def standardised(self, reward: Floats) -> Floats:
+        """Return a reward (P, N) with mean 0 and deviation 1 on samples of the SFT policy."""
+        mass = np.exp(self.log_sft) / len(reward)
+        mean = (mass * reward).sum()
+        return (reward - mean) / np.sqrt((mass * (reward - mean) ** 2).sum())  # type: ignore[no-any-return]
 
     @property
     def log_data(self) -> Floats:
         """What the completions of preferences are drawn from (P, N), nats."""
         share = self.world.uniform_share if self.unlimited else 0.0
-        return np.log((1 - share) * np.exp(self.log_reference) + share / self.gold.shape[1])  # type: ignore[no-any-return]
+        return np.log((1 - share) * np.exp(self.log_sft) + share / self.gold.shape[1])  # type: ignore[no-any-return]
 
     def measures(self, policy: Policy, method: Method, against_target: bool = True) -> dict[str, Floats]:
         """Return every exact measure of a method's policy, each (P,)."""
@@ -126,10 +146,18 @@ def _(policy: BestOfNPolicy, prompts: Prompts) -> Floats:
     return targets.best_of_n(logps(policy.policy, prompts), scores(policy.scorer, prompts), policy.n)
 
 
+@logps.register
+def _(policy: Instructed, prompts: Prompts) -> Floats:
+    told = instructed(Dataset.from_list(prompts.rows), policy.instruction)
+    return prompts.enumerated(told.to_list()).logps(policy.policy)
+
+
 def scores(scorer: Any, prompts: Prompts) -> Floats:
     """Return the scores (P, N) of all completions."""
     if isinstance(scorer, WorldGold):
         return np.stack([scorer.world.gold(combination, scorer.axis) for combination in prompts.combinations])
+    if isinstance(scorer, Opinion):
+        return np.stack([scorer.world.opinion(combination) for combination in prompts.combinations])
     return prompts.enumeration.scores(scorer)
 
 

@@ -18,7 +18,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
-from alignarena.benchmarks.exact.text import drawn_rows
+from alignarena.benchmarks.exact.text import INSTRUCTIONS, drawn_rows
 from alignarena.core.contract import Schedule
 from alignarena.core.digest import digest
 from alignarena.core.model import ModelConfig
@@ -32,7 +32,6 @@ from alignarena.methods.parts.experience import Fixed
 from alignarena.methods.parts.losses import SFTLoss
 
 PAD, END, UNKNOWN, ANSWER = "<pad>", "<end>", "<unk>", "<answer>"
-INSTRUCTIONS = tuple(f"<i{number}>" for number in range(8))  # reserved for what methods put before a prompt
 _TEMPLATE = (
     "{% for m in messages %}{{ m['content'] }} {% endfor %}{% if add_generation_prompt %}" + ANSWER + "{% endif %}"
 )

@@ -11,6 +11,8 @@ from alignarena.core.seeds import generator
 from alignarena.evaluators.exact.world import Floats, World, prompt_text
 
 Combination = tuple[int, ...]
+INSTRUCTIONS = tuple(f"<i{number}>" for number in range(8))  # words reserved for what methods put before a prompt
+GOAL, GRADES = INSTRUCTIONS[0], INSTRUCTIONS[1:4]  # a task's; they mean nothing until a method trains under them
 
 
 def prompt_rows(combinations: Sequence[Combination], count: int, split: str) -> list[dict[str, Any]]:

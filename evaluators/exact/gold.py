@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -31,11 +32,19 @@ class WorldGold:
         Raises:
             BadInput: A prompt or completion is not of this world.
         """
-        reasons = rows["finish_reason"][:] if "finish_reason" in rows.column_names else ["stop"] * len(rows)
-        texts = zip(rows["completion"][:], reasons, strict=True)
-        ids = [_ids(self.world, text, reason != "length") for text, reason in texts]
-        places = zip(rows["prompt"][:], self.world.leaves.place(np.array(ids)), strict=True)
-        return [float(_gold(self, prompt)[place]) for prompt, place in places]
+        return [float(_gold(self, prompt)[place]) for prompt, place in places(self.world, rows)]
+
+
+def places(world: World, rows: Rows) -> Iterator[tuple[Any, int]]:
+    """Return the prompt of each row and where its completion stands among the leaves.
+
+    Raises:
+        BadInput: A completion is not of this world.
+    """
+    reasons = rows["finish_reason"][:] if "finish_reason" in rows.column_names else ["stop"] * len(rows)
+    texts = zip(rows["completion"][:], reasons, strict=True)
+    ids = [_ids(world, text, reason != "length") for text, reason in texts]
+    return zip(rows["prompt"][:], world.leaves.place(np.array(ids)), strict=True)
 
 
 def _ids(world: World, text: str, ended: bool) -> list[int]:

@@ -20,7 +20,7 @@ def kto(
     log_reference: Floats, gold: Floats, beta: float, desirable_weight: float, undesirable_weight: float,
     log_data: Floats,
 ) -> Floats:  # fmt: skip
-    """Return KTO's target (Ethayarajh et al., 2024) for beta below 1; a leaf that is undesirable on balance has no mass.
+    """Return KTO's target (Ethayarajh et al., 2024) for beta below 1: no mass where a leaf is undesirable on balance.
 
     With r = log pi / ref, w(y) = E_y'~mu[P(y beats y')] the probability that y is labelled desirable, and reference
     point z0, the mean loss is, but for a constant, -E_mu[c(y) sigmoid(beta (r(y) - z0))], where
@@ -66,9 +66,7 @@ def _ratio(wanted: Floats, beta: float) -> Floats:
     return np.asarray((low + high) / 2)
 
 
-def simpo(
-    log_reference: Floats, gold: Floats, beta: float, gamma: float, log_data: Floats, lengths: Ints
-) -> Floats:
+def simpo(log_reference: Floats, gold: Floats, beta: float, gamma: float, log_data: Floats, lengths: Ints) -> Floats:
     """Return SimPO's target (Meng et al., 2024): the minimum of softplus(gamma - s(chosen) + s(rejected)).
 
     s = beta log pi / |y|. The loss is convex in s and does not change as all s rise together; sum_y pi(y) = 1 fixes
@@ -77,16 +75,15 @@ def simpo(
     """
 
     def loss(chosen: Floats, rejected: Floats) -> tuple[Floats, Floats, Floats]:
-        gap = gamma - chosen + rejected
-        wrong = expit(gap)
-        return np.logaddexp(0, gap), -wrong, wrong
+        each, wrong = _softplus(gamma - chosen + rejected)
+        return each, -wrong, wrong
 
     scale = np.broadcast_to(beta / lengths, gold.shape)
     return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))
 
 
 def orpo(log_reference: Floats, gold: Floats, odds_coef: float, log_data: Floats, lengths: Ints) -> Floats:
-    """Return ORPO's target (Hong et al., 2024): the minimum of -m(chosen) + odds_coef softplus(o(rejected) - o(chosen)).
+    """Return ORPO's target (Hong et al., 2024): the minimum of odds_coef softplus(o(rejected) - o(chosen)) - m(chosen).
 
     m = log pi / |y| and o = m - log(1 - exp(m)). At odds_coef 0 it is fine-tuning on chosen completions by the mean
     over their tokens, least at pi(y) ~ mu(y) E_y'~mu[P(y beats y')] / |y|: nothing but the likelihood of the data is
@@ -95,9 +92,14 @@ def orpo(log_reference: Floats, gold: Floats, odds_coef: float, log_data: Floats
 
     def loss(chosen: Floats, rejected: Floats) -> tuple[Floats, Floats, Floats]:
         certain, other = -np.expm1(chosen), -np.expm1(rejected)  # 1 - P: do / dm is its inverse
-        gap = rejected - np.log(other) - chosen + np.log(certain)
-        wrong = odds_coef * expit(gap)
-        return odds_coef * np.logaddexp(0, gap) - chosen, -1 - wrong / certain, wrong / other
+        each, wrong = _softplus((rejected - np.log(other)) - (chosen - np.log(certain)))
+        return odds_coef * each - chosen, -1 - wrong * (odds_coef / certain), wrong * (odds_coef / other)
 
     scale = np.broadcast_to(1 / lengths, gold.shape)
     return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))
+
+
+def _softplus(gap: Floats) -> tuple[Floats, Floats]:
+    """Return log(1 + exp(gap)) and its derivative, by one exponential."""
+    small = np.exp(-np.abs(gap))
+    return np.maximum(gap, 0) + np.log1p(small), np.where(gap >= 0, 1.0, small) / (1 + small)

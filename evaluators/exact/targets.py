@@ -95,6 +95,33 @@ def cpl_biased(
     return population_minimum(loss, log_reference, gold, log_data, np.full_like(log_reference, alpha), offset)
 
 
+def preferred(gold: Floats, log_data: Floats) -> Floats:
+    """Return the target of imitating the preferred completion of pairs: what wins a comparison of two draws.
+
+    A pair of different completions y, y' ~ mu is won by y with P(y beats y'), so that maximum likelihood learns
+    pi(y) ~ mu(y) sum_{y' != y} mu(y') P(y beats y'). It is between mu and twice mu: imitation of winners alone leads
+    no further from the data, however many there are.
+    """
+    data = np.exp(log_data)
+    wins = [expit(values[:, None] - values[None]) @ row - row / 2 for values, row in zip(gold, data, strict=True)]
+    return normalised(log_data + np.log(np.stack(wins)))
+
+
+def shares_below(score: Floats, log_policy: Floats, sampled: Floats) -> Floats:
+    """Return the share of samples that score at most each ``score``, in its shape.
+
+    Args:
+        score: What is asked for.
+        log_policy: What the samples are drawn from (P, N), all prompts alike.
+        sampled: Their scores (P, N); one of -inf is no sample.
+    """
+    counted = np.isfinite(sampled)
+    order = np.argsort(sampled[counted])
+    mass = np.concatenate([[0.0], np.cumsum(np.exp(log_policy)[counted][order])])
+    places = np.searchsorted(sampled[counted][order], score, side="right")
+    return np.asarray(mass[places] / mass[-1])
+
+
 def rest_filter(log_reference: Floats, score: Floats, thresholds: Sequence[float], grow_steps: int = 1) -> Floats:
     """Return ReST's target, trained by likelihood (Gulcehre et al., 2023): samples conditional on score > tau.
 
@@ -123,6 +150,34 @@ def hir_posterior(log_reference: Floats, score: Floats, edges: Sequence[float], 
     """
     reference = normalised(log_reference)
     return _conditional(reference, np.digitize(score, np.asarray(edges)) == grade, otherwise=reference)
+
+
+def hir(
+    log_start: Floats, score: Floats, grades: int, rounds: int, replay: bool, sampled: NDArray[np.bool_]
+) -> Floats:
+    """Return HIR's target under its best instruction, ``rounds`` times over, its grades being even shares of samples.
+
+    A round draws from the policy under the best instruction, and ``hir_posterior`` says what it learns; the best grade
+    begins at the score v with F(v) > 1 - 1 / ``grades`` first, F over the draws of all ``sampled`` (P,) prompts, with
+    ``replay`` those of all rounds. The contrast of instructions without smoothing moves nothing: at the posterior no
+    completion is possible under two instructions, so it is 0, its least. A prompt that never earns the best grade is
+    said to keep its policy; the contrast has nothing to say of it either but what to avoid.
+
+    Args:
+        log_start: The first policy that is sampled (P, N): the start under the best instruction.
+        score: What completions are graded by (P, N); -inf for one that is never graded better than worst.
+        grades: How many there are.
+        rounds: How often the policy is sampled and trained.
+        replay: Whether the samples of earlier rounds stay.
+        sampled: Which prompts are sampled.
+    """
+    policies = [normalised(log_start)]
+    for _ in range(rounds):
+        kept = np.stack(policies if replay else policies[-1:])
+        drawn = np.logaddexp.reduce(kept) - np.log(len(kept))
+        best = score >= _quantile(drawn[sampled], score[sampled], 1 - 1 / grades)
+        policies.append(_conditional(drawn, best, otherwise=policies[-1]))
+    return policies[-1]
 
 
 def revision(log_policy: Floats, kernel: Sequence[Any], weights: Sequence[float]) -> Floats:
@@ -189,6 +244,15 @@ def _log_any(log_share: Floats, n: int) -> Floats:
     with np.errstate(divide="ignore"):  # a share of 1 is certain
         exact = np.log(-np.expm1(n * np.log1p(-share)))
     return np.asarray(np.where(log_share < -30, np.log(n) + log_share, exact))  # the first term of the series
+
+
+def _quantile(log_policy: Floats, score: Floats, share: float) -> float:
+    """Return the least score v with P(score <= v) > ``share``, all prompts alike; a score of -inf is left out."""
+    counted = np.isfinite(score)
+    values, mass = score[counted], np.exp(log_policy)[counted]
+    order = np.argsort(values)
+    cumulative = np.cumsum(mass[order])
+    return float(values[order][np.searchsorted(cumulative, share * cumulative[-1], side="right")])
 
 
 def _conditional(log_policy: Floats, kept: NDArray[np.bool_], otherwise: Floats) -> Floats:

@@ -40,6 +40,7 @@ class World:
     beta: float = 0.3  # strength at which the optimum is defined: reference exp(gold / beta)
     hidden_share: float = 0.0  # of gold's variance that is a number of its own for every completion: none can learn it
     unfinished_penalty: float = 1.0  # gold lost by a completion that does not end, in standard deviations of gold
+    labeler_noise: float = 0.0  # deviation of the AI labeler's opinion of a completion from gold, in gold's units
     uniform_share: float = 0.5  # of exact comparisons whose completions are drawn uniformly, not from the reference
     feedback_kind: Literal["whole", "return", "regret"] = "whole"  # whole completions, or segments labelled by either
 
@@ -53,6 +54,8 @@ class World:
             raise BadInput("data.world: needs 1 to 8 attributes, and at least 2 values, 2 tokens and length 2")
         if self.tokens**self.length > 100_000:
             raise BadInput(f"data.world: {self.tokens}^{self.length} completions are too many to enumerate")
+        if not self.labeler_noise >= 0:
+            raise BadInput(f"data.world.labeler_noise: must be 0 or more, got {self.labeler_noise}")
         for name in ("hidden_share", "uniform_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"data.world.{name}: must be from 0 to 1, got {getattr(self, name)}")
@@ -163,6 +166,11 @@ class World:
             return structured
         own = self._draw("hidden", axis, *prompt).normal(size=len(self.leaves))
         return np.sqrt(1 - self.hidden_share) * structured + np.sqrt(self.hidden_share) * own  # type: ignore[no-any-return]
+
+    def opinion(self, prompt: tuple[int, ...]) -> Floats:
+        """Return what the AI labeler takes for the reward (N,) of every completion of a prompt: gold and its errors."""
+        errors = self._draw("labeler", *prompt).normal(size=len(self.leaves))
+        return self.gold(prompt) + self.labeler_noise * errors
 
     @property
     def leaves(self) -> Leaves:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from datasets import Dataset
 
-from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Scorer
+from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Scorer, TrainablePolicy
 from alignarena.core.errors import RunFailed
 from alignarena.methods.parts.rows import pairs
 
@@ -74,15 +74,19 @@ class Rollouts:
     phases: int  # how often the policy is sampled anew
     prompts_per_phase: int
     n: int = 1  # completions a prompt
-    value_start: Scorer | None = None
+    value_start: Scorer | TrainablePolicy | None = None
 
     def rows(self, phase: int, policy: Policy, lab: Lab) -> Rows:
-        """Sample the next prompts of an order that is drawn anew at each pass through them."""
+        """Sample the prompts of a phase."""
+        chosen = self.prompts_of(phase, lab)
+        return self.feedback.rows(lab.sample(policy, chosen, self.n, stream=f"rollout {phase}"), lab)
+
+    def prompts_of(self, phase: int, lab: Lab) -> Rows:
+        """Return the next prompts of an order that is drawn anew at each pass through them."""
         count = len(self.prompts)
         wanted = range(phase * self.prompts_per_phase, (phase + 1) * self.prompts_per_phase)
         orders = {one: lab.random("rollout order", one).permutation(count) for one in {i // count for i in wanted}}
-        chosen = self.prompts.select([int(orders[i // count][i % count]) for i in wanted])
-        return self.feedback.rows(lab.sample(policy, chosen, self.n, stream=f"rollout {phase}"), lab)
+        return self.prompts.select([int(orders[i // count][i % count]) for i in wanted])
 
 
 @dataclass(frozen=True)

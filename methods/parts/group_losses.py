@@ -37,7 +37,7 @@ def observed(batch: Batch, state: dict[str, float], missing_eos_penalty: float) 
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
-    """Return PPO's clipped policy loss, and 1 where the clip is active; both of the ratio's shape (arXiv:1707.06347)."""
+    """Return PPO's clipped policy loss (arXiv:1707.06347) and 1 where the clip is active, both of the ratio's shape."""
     unclipped = -advantage * ratio
     clipped = -advantage * ratio.clamp(1 - cliprange, 1 + cliprange)
     return torch.maximum(unclipped, clipped), (clipped > unclipped).to(ratio.dtype)

@@ -66,14 +66,17 @@ class KTOLoss(OfflineLoss):
 
 
 def _logratio(outputs: Mapping[str, Tensor], batch: Batch, key: str) -> Tensor:
-    return masked(outputs[key] - batch.reference[key], batch.mask[key]).sum(-1)
+    """Return the summed log-ratio to the reference model of each completion, in nats."""
+    total: Tensor = masked(outputs[key] - batch.reference[key], batch.mask[key]).sum(-1)
+    return total
 
 
 def _reference_point(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
     """Return z0 (B,) in nats."""
     exists = batch.mask["mismatched"].sum(-1) > 0
-    total = _logratio(outputs, batch, "mismatched").detach().sum(1)
-    return (total / exists.sum(1).clamp(min=1)).clamp(min=0)
+    ratios = _logratio(outputs, batch, "mismatched").detach()
+    point: Tensor = (ratios.sum(1) / exists.sum(1).clamp(min=1)).clamp(min=0)
+    return point
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignarena.core.contract import NOTHING, Batch
-from alignarena.methods.parts.losses import PAIR, OfflineLoss, Per, Reads, accuracy
+from alignarena.methods.parts.losses import PAIR, OfflineLoss, PairLoss, Per, Reads, accuracy
 
 
 def pairs(exists: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,10 +24,12 @@ def pairs(exists: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class PairwiseRewardLoss(OfflineLoss):
+class PairwiseRewardLoss(PairLoss):
     """Bradley-Terry loss of a reward model on pairs (Llama 2; arXiv:2307.09288, eq. 1 and 2).
 
-    ``-log sigmoid(r_chosen - r_rejected - m)``, with m the pair's ``margin`` or 0.
+    ``-log sigmoid(r_chosen - r_rejected - m)``, with m the pair's ``margin`` or 0. With ``soft`` labels it is the
+    cross-entropy of softmax(r_chosen, r_rejected) with the pair's ``probability`` (RLAIF; arXiv:2309.00267), least
+    where the gap of the scores is the log-odds of that probability.
     """
 
     margin: bool = False  # whether the rows' margin must be cleared
@@ -38,13 +40,14 @@ class PairwiseRewardLoss(OfflineLoss):
 
     @property
     def columns(self) -> frozenset[str]:
-        """Return the margin, if it is used."""
-        return frozenset({"margin"}) if self.margin else NOTHING
+        """Return the margin and the probability, if they are used."""
+        return super().columns | frozenset({"margin"} if self.margin else NOTHING)
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss of each pair (B,); both outputs are scores (B,)."""
         gap = outputs["chosen"] - outputs["rejected"]
-        loss = -logsigmoid(gap - batch.columns["margin"] if self.margin else gap)
+        margin = batch.columns["margin"] if self.margin else 0.0
+        loss = self.expected(-logsigmoid(gap - margin), -logsigmoid(-gap - margin), batch)
         return loss, {"accuracy": accuracy(gap).detach(), "margin": gap.detach()}
 
 

@@ -23,11 +23,13 @@ class RewardModelling:
     def fit(self, task: Task, lab: Lab) -> Scorer:
         """Fit the reward model of a task and fix its scale (Ziegler et al. 2019: mean 0, deviation 1).
 
-        The oracle of an exact stream has a scale already, that of the truth.
+        The oracle of an exact stream has a scale already, that of the truth. It starts from the SFT policy in each
+        stage of a chain: what follows a stage is judged on the scale that the stage was.
         """
         preferences, loss = task.preferences[self.axis], KWiseRewardLoss(self.margin_scale)
-        reward_model = lab.fit_reward_model(task.policy, preferences, loss, self.schedule)
+        start = task.sft or task.policy
+        reward_model = lab.fit_reward_model(start, preferences, loss, self.schedule)
         if isinstance(preferences, PreferenceStream):
             return reward_model
-        references = lab.sample(task.policy, task.prompts, stream="reference")
+        references = lab.sample(start, task.prompts, stream="reference")
         return standardised(reward_model, lab.score(references, reward_model)["score"])

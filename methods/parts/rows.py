@@ -62,7 +62,10 @@ _OF_ONE_SAMPLE = frozenset({"sample", "completion", "completion_ids", "finish_re
 
 
 def pairs(preferences: Rows) -> Rows:
-    """Spread rankings into all their strict pairs ``chosen, rejected, margin``; ties say nothing and are left out."""
+    """Spread rankings into all their strict pairs ``chosen, rejected, margin``; ties say nothing and are left out.
+
+    Where a labeler compared them, a pair has the ``probability`` that the chosen one is preferred.
+    """
     return Dataset.from_list([pair for row in preferences.to_list() for pair in _pairs(row)])
 
 
@@ -78,4 +81,8 @@ def _pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             pair |= {"chosen_ids": ids[chosen], "rejected_ids": ids[rejected]}
         if row.get("margins"):
             pair["margin"] = row["margins"][place]
+        if row.get("probability") is not None:  # that the first of two is the better one
+            pair["probability"] = max(row["probability"], 1 - row["probability"])
+        if row.get("lineage"):
+            pair["lineage"] = row["lineage"]
         yield pair

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from alignarena.core.contract import Experience, Lab, Policy, Rows, Scorer
+from alignarena.core.contract import Experience, Lab, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.errors import BadInput
 
 
@@ -26,7 +26,7 @@ class Unpaired:
         return self.pairs.phases
 
     @property
-    def value_start(self) -> Scorer | None:
+    def value_start(self) -> Scorer | TrainablePolicy | None:
         """What the pairs have."""
         return self.pairs.value_start
 
@@ -75,5 +75,5 @@ def _draw(others: list[dict[str, Any]], n: int, lab: Lab, prompt_id: str) -> dic
         raise BadInput("completions are to be put beside those of other prompts, but all preferences have one prompt")
     places = lab.random("mismatched", prompt_id).choice(len(others), min(n, len(others)), replace=False)
     taken = [others[place] for place in places]
-    listed = {"mismatched": [row["completion"] for row in taken]}
-    return listed | {"mismatched_ids": [row["completion_ids"] for row in taken]} if "completion_ids" in taken[0] else listed
+    known = [of for of in ("", "_ids") if f"completion{of}" in taken[0]]
+    return {f"mismatched{of}": [row[f"completion{of}"] for row in taken] for of in known}

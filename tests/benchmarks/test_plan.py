@@ -21,6 +21,7 @@ from alignarena.core.errors import BadInput
 from alignarena.core.files import read_json
 from alignarena.core.records import Ledger
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
+from alignarena.methods.parts.hindsight import HIRLoss
 from alignarena.methods.parts.losses import SFTLoss
 
 LEDGER = Ledger(flops=6e9, seconds=2.0, peak_memory_mib=512)
@@ -190,6 +191,27 @@ def test_what_is_held_out_is_read_but_not_trained_on() -> None:
     assert fresh.optimizer_steps == 8  # nothing is held out of what was sampled for the fit
     with pytest.raises(BadInput, match=r"0\.05 of 8 prompts holds out 0"):
         counted(Fixed(rows), validation_share=0.05)
+
+
+def test_what_is_asked_for_twice_is_counted_once() -> None:
+    rows = Dataset.from_list([{"prompt_id": f"p{i}", "prompt": "x", "completion": "y y"} for i in range(8)])
+    sizes = Sizes(max_new_tokens=4, parameters=1, prompt=lambda _: 3, completion=lambda text: len(text.split()))
+    lab = CountingLab(sizes=sizes)
+    base = CountedPolicy("base")
+    for _ in range(2):
+        lab.fit(base, Fixed(rows), SFTLoss(), Schedule())
+    assert lab.total.trained_tokens == lab.tokens(rows, SFTLoss()) == 8 * 5
+    lab.fit(base, Fixed(rows), SFTLoss(), Schedule(learning_rate=1.0))
+    assert lab.total.trained_tokens == 2 * 8 * 5
+
+
+def test_a_completion_counts_under_every_prompt_it_is_read_after() -> None:
+    rows = Dataset.from_list([{"prompt_id": "p", "prompt": "x", "prompt_0": "a x", "prompt_1": "a long x",
+                               "completion": text, "grade": 0, "sampled_logp": -1.0} for text in ("b b", "c c", "b b")])
+    sizes = Sizes(4, 1, prompt=lambda prompt: len(prompt.split()), completion=lambda text: len(text.split()))
+    lab = CountingLab(sizes=sizes)
+    # both prompts once, of 2 and 3 words, each with the two distinct completions of 2
+    assert lab.tokens(rows, HIRLoss(grades=2)) == 2 + 3 + 2 * (2 + 2)
 
 
 def test_every_variant_of_the_exact_study_is_planned_from_the_command_line(

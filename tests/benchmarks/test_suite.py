@@ -240,7 +240,7 @@ def test_built_in_suites_load(name):
     suite = load_suite(name)
     assert suite.name == name and suite.summary
     assert suite_digest(load_suite(name)) == suite_digest(suite)
-    assert {"base", "sft", "dpo", "ppo", "rejection_sampling"} <= set(suite.methods)
+    assert {"sft", "dpo"} <= set(suite.methods)
 
 
 def test_list_suites_names_them_all():

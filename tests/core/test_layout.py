@@ -60,4 +60,6 @@ def test_a_method_has_a_test_and_a_page_of_its_name(path: Path) -> None:
 
 @pytest.mark.parametrize("path", _method_files(), ids=lambda path: path.stem)
 def test_a_method_registers_under_the_name_of_its_file(path: Path) -> None:
-    assert f'@method("{path.stem}"' in path.read_text()
+    if path.stem == "arms":  # compositions of other methods, each under a name that says which
+        return
+    assert f'@method("{path.stem}' in path.read_text()  # or, of a family of them, names that begin with it

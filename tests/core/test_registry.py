@@ -51,7 +51,7 @@ def test_the_built_in_methods_are_found() -> None:
 
 def test_every_method_has_a_paper_and_a_summary() -> None:
     for entry in registry.METHODS.values():
-        assert entry.paper and entry.summary and entry.family in ("baseline", "offline", "online"), entry
+        assert entry.paper and entry.summary and entry.family in ("baseline", "offline", "online", "trl"), entry
 
 
 def test_a_loose_file_registers_its_methods(tmp_path: Path) -> None:

@@ -306,3 +306,45 @@ def test_prompts_may_be_messages(new_lab: NewLab) -> None:
     rows = [{**row, "prompt": [{"role": "user", "content": row["prompt"]}]} for row in toy_task.prompts().to_list()]
     texts = lab.sample(toy_task.base(lab), toy_task.prompts(), stream="a")["completion"]
     assert lab.sample(toy_task.base(lab), Dataset.from_list(rows), stream="a")["completion"] == texts
+
+
+def test_what_is_asked_for_twice_is_charged_once(new_lab: NewLab) -> None:
+    lab = new_lab()
+    base, prompts = toy_task.base(lab), toy_task.prompts()
+    first = lab.sample(base, prompts, 2, stream="a")
+    charged = lab.account.charged
+    assert lab.sample(base, prompts, 2, stream="a").to_list() == first.to_list()
+    assert lab.within(0.5).sample(base, prompts, 2, stream="a").to_list() == first.to_list()
+    assert lab.account.charged == charged and charged.completions == 16
+    assert [stage["hit"] for stage in lab.account.stages] == [False, True, True]
+    lab.sample(base, prompts, 2, stream="b")
+    assert lab.account.charged.completions == 32
+
+
+def test_notes_are_kept_in_order_whichever_arm_makes_them(new_lab: NewLab) -> None:
+    lab = new_lab()
+    lab.note(kept_rows=0.5, threshold=1)
+    lab.within(0.5).note(kept_rows=0.25)
+    assert lab.account.notes == [{"kept_rows": 0.5, "threshold": 1.0}, {"kept_rows": 0.25}]
+    assert lab.account.charged == Ledger()
+
+
+@pytest.mark.parametrize("loss", [SFTLoss(), DPOLoss()])
+def test_the_tokens_of_an_epoch_are_those_a_fit_is_charged(new_lab: NewLab, loss: Any) -> None:
+    lab = new_lab()
+    base = toy_task.base(lab)
+    rows = toy_task.demonstrations() if isinstance(loss, SFTLoss) else pairs(toy_task.preferences())
+    counted = lab.tokens(rows, loss)
+    assert lab.account.charged == Ledger()
+    lab.fit(base, Fixed(rows), loss, replace(SHORT, num_train_epochs=2))
+    assert lab.account.stages[-1]["ledger"]["trained_tokens"] == 2 * counted
+
+
+def test_a_budget_that_is_used_up_names_the_latest_policy(new_lab: NewLab) -> None:
+    lab = new_lab(completions=8)
+    base, prompts = toy_task.base(lab), toy_task.prompts()
+    drawn = lab.sample(base, prompts, stream="a")
+    policy = lab.fit(base, Fixed(drawn), SFTLoss(), SHORT)
+    with pytest.raises(BudgetUsedUp) as end:
+        lab.sample(policy, prompts, stream="b")
+    assert end.value.last_policy == policy

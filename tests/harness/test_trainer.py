@@ -24,7 +24,7 @@ from alignarena.harness.phase import Phase
 from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.reward_model import RewardModel
 from alignarena.harness.tokens import TokenSequence
-from alignarena.harness.trainer import _factor
+from alignarena.harness.trainer import rate_factor
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
 from alignarena.methods.parts.losses import DPOLoss, SFTLoss
 from alignarena.methods.parts.policy_gradient import PPOLoss
@@ -255,7 +255,7 @@ def test_a_mean_divides_by_what_the_loss_says(tiny_backbone: Backbone) -> None:
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 1.0])
 def test_the_learning_rate_warms_up_and_never_wastes_a_step(kind: Any, warmup: float) -> None:
     schedule = Schedule(lr_scheduler_type=kind, warmup_ratio=warmup)
-    factors = [_factor(schedule, step, 20) for step in range(20)]
+    factors = [rate_factor(schedule, step, 20) for step in range(20)]
     assert all(0 < factor <= 1 for factor in factors)
     assert max(factors) == pytest.approx(1.0)
     rising = factors[: int(20 * warmup)]

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from alignarena.benchmarks.exact.laboratory import Laboratory, logps, own_target, scores
-from alignarena.benchmarks.exact.text import prompt_rows
+from alignarena.benchmarks.exact.text import GOAL, GRADES, prompt_rows
 from alignarena.evaluators.exact import targets
 from alignarena.evaluators.exact.gold import WorldGold
+from alignarena.evaluators.exact.labeler import WorldLabeler
 from alignarena.evaluators.exact.optimum import expectation, kl, tilted
 from alignarena.methods.best_of_n import BestOfN, BestOfNPolicy
 from alignarena.methods.cpl import CPL
+from alignarena.methods.d_rlaif import DirectRLAIF
 from alignarena.methods.dpo import DPO
+from alignarena.methods.hir import HIR, InstructedSFT
 from alignarena.methods.ipo import IPO
+from alignarena.methods.parts.instructions import Instructed, instructed
+from alignarena.methods.parts.policy_gradient import PPOLoss
+from alignarena.methods.parts.reinforce import ReinforceLoss
+from alignarena.methods.prompted import Prompted
 from alignarena.methods.rejection_sampling import RejectionSampling
+from alignarena.methods.rlaif import RLAIF
 from alignarena.methods.sft import SFT
 
 NOISE = 0.5
@@ -83,6 +93,62 @@ def test_best_of_n_is_computed_from_what_it_is_made_of(laboratory: Laboratory, s
     assert logps(nested, trained) == pytest.approx(targets.best_of_n(trained.log_reference, trained.gold, 8), abs=1e-6)
 
 
+def test_a_policy_under_an_instruction_samples_what_is_computed(laboratory: Laboratory, small_world: Any) -> None:
+    prompts, n = laboratory.held_out, 2000
+    policy = Instructed(small_world.bench.sft, GRADES[-1])
+    computed = logps(policy, prompts)
+    assert np.exp(computed).sum(1) == pytest.approx(1, abs=1e-6)
+    lab = small_world.start.lab()
+    drawn = lab.sample(policy, Dataset.from_list(prompts.rows[:2]), n, stream="instructed")
+    ids = np.full((2 * n, prompts.world.length), prompts.world.tokens + 1)
+    for row, sampled in zip(ids, drawn["completion_ids"][:], strict=True):
+        row[: len(sampled)] = sampled
+    leaves = prompts.world.leaves.place(ids).reshape(2, n)
+    for place in range(2):
+        expected = n * np.exp(computed[place])
+        counts = np.bincount(leaves[place], minlength=len(expected))
+        assert ((counts - expected) ** 2 / expected).sum() < 84 + 5 * 13  # as in test_enumeration
+    assert [sum(one) for one in lab.logps(policy, drawn)["logps"]] == pytest.approx(
+        computed[np.repeat([0, 1], n), leaves.ravel()], abs=1e-4
+    )
+    best = BestOfNPolicy(policy, WorldGold(prompts.world), 4)  # type: ignore[arg-type]
+    assert logps(best, prompts) == pytest.approx(targets.best_of_n(computed, prompts.gold, 4))
+
+
+def test_a_task_is_told_in_words_that_the_world_keeps_free(small_world: Any) -> None:
+    start = small_world.start
+    task, tokens = start.task(small_world.bench.sft, start.lab()), start.backbone.tokens
+    assert (task.goal, task.grades) == (GOAL, GRADES)
+    for word in (task.goal, *task.grades):
+        told = {tokens.prompt_ids(row["prompt"]) for row in instructed(task.prompts, word).to_list()}
+        assert {len(ids) for ids in told} == {5} and len(told) == len(small_world.laboratory.trained.combinations)
+        assert {ids[0] for ids in told} == set(tokens.tokenizer(word)["input_ids"])
+
+
+def test_what_only_reads_an_instruction_is_its_own_target(laboratory: Laboratory, small_world: Any) -> None:
+    for method, word in ((Prompted(), GOAL), (InstructedSFT(), GRADES[-1])):
+        policy = Instructed(small_world.bench.sft, word)
+        assert own_target(method, laboratory.trained) == pytest.approx(logps(policy, laboratory.trained))
+
+
+def test_hir_aims_at_what_earned_the_best_grade_where_it_sampled(laboratory: Laboratory, small_world: Any) -> None:
+    plain = HIR(rounds=1, entropy_coef=0.0, label_smoothing=0.0)
+    trained, held_out = laboratory.trained, laboratory.held_out
+    start = logps(Instructed(small_world.bench.sft, GRADES[-1]), trained)
+    target = own_target(plain, trained)
+    assert target is not None
+    edge = trained.gold[np.isfinite(target)].min()
+    finished = np.exp(start) * trained.world.leaves.finished
+    assert (finished * (trained.gold >= edge)).sum() >= finished.sum() / 3 > (finished * (trained.gold > edge)).sum()
+    asked = own_target(plain, held_out)
+    assert asked is not None and held_out.gold[np.isfinite(asked)].min() >= edge  # not a share of its own samples
+    further = own_target(replace(plain, rounds=2), trained)
+    assert further is not None and expectation(further, trained.gold).mean() > expectation(target, trained.gold).mean()
+    for moved in (HIR(rounds=1), replace(plain, entropy_coef=0.1), replace(plain, use_checker=True)):
+        assert own_target(moved, trained) is None
+    assert own_target(replace(plain, alpha=0.0, label_smoothing=0.2), trained) == pytest.approx(target)
+
+
 def test_without_limit_methods_see_gold_itself(laboratory: Laboratory) -> None:
     trained = laboratory.trained
     assert trained.preferred is trained.gold and trained.rewarded is trained.gold
@@ -123,3 +189,21 @@ def test_without_noise_no_log_ratio_is_large_enough(small_world: Any) -> None:
     for method in (DPO(), IPO(), CPL(), CPL(bias=1.0), CPL(bias=1.0, to_reference=False)):
         assert own_target(method, prompts) is None
     assert own_target(BestOfN(n=4), prompts) is not None
+
+
+def test_what_ai_feedback_nears_is_the_best_policy_for_the_labelers_opinion(laboratory: Laboratory) -> None:
+    prompts = laboratory.trained
+    weight = 0.3 / 1.3  # REINFORCE weighs the score by the rest: strength .3
+    loss = ReinforceLoss(kl_coef=weight, missing_eos_penalty=0.0)
+    optimum = tilted(prompts.log_reference, prompts.gold, 0.3)
+    assert own_target(DirectRLAIF(loss), prompts) == pytest.approx(optimum)
+    assert own_target(RLAIF(reinforce=loss), prompts) == pytest.approx(optimum)
+    ppo = RLAIF(optimiser="ppo", ppo=PPOLoss(kl_coef=0.3, missing_eos_penalty=0.0))
+    assert own_target(ppo, prompts) == pytest.approx(optimum)
+    assert own_target(replace(ppo, soft=False), prompts) is None
+    scaled = tilted(prompts.log_reference, prompts.standardised(prompts.gold), 0.3)
+    assert own_target(ppo, replace(prompts, unlimited=False)) == pytest.approx(scaled)
+    noisy = replace(prompts, world=replace(prompts.world, labeler_noise=1.0))
+    misled = own_target(DirectRLAIF(loss), noisy)
+    assert misled is not None and kl(misled, optimum).min() > 0.1
+    assert scores(WorldLabeler(noisy.world), noisy) == pytest.approx(noisy.opinion)

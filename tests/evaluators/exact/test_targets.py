@@ -223,6 +223,42 @@ def test_hir_keeps_the_reference_model_where_a_grade_is_never_earned():
     assert np.exp(found[1]) == pytest.approx([0, 1 / 7, 0, 2 / 7, 4 / 7])
 
 
+def test_hir_by_hand():
+    # two prompts of even draws; the first has scores 0 to 3, the second 4 to 7: the best half is the second's alone
+    start, score = np.log(np.full((2, 4), 0.25)), np.arange(8.0).reshape(2, 4)
+    once = targets.hir(start, score, 2, 1, False, ALL[:2])
+    assert np.exp(once) == pytest.approx(np.full((2, 4), 0.25))  # the first never earns it and keeps its policy
+    thrice = np.exp(targets.hir(start, score, 4, 1, False, ALL[:2]))
+    assert thrice[1] == pytest.approx([0, 0, 0.5, 0.5])
+    # then draws are 1/8 of each of the first four and 1/4 of 6 and 7: the best quarter begins at 7
+    assert np.exp(targets.hir(start, score, 4, 2, False, ALL[:2]))[1] == pytest.approx([0, 0, 0, 1])
+    # with the first round's draws kept, 6 and 7 are 3/16 each and 4 and 5 are 1/16: it begins at 6
+    assert np.exp(targets.hir(start, score, 4, 2, True, ALL[:2]))[1] == pytest.approx([0, 0, 0.5, 0.5])
+
+
+def test_hir_holds_every_prompt_to_what_was_sampled():
+    start, score = np.log(np.full((2, 4), 0.25)), np.arange(8.0).reshape(2, 4)
+    found = np.exp(targets.hir(start, score, 2, 1, True, np.array([True, False])))
+    assert found == pytest.approx(np.array([[0, 0, 0.5, 0.5], [0.25, 0.25, 0.25, 0.25]]))
+
+
+def test_hir_never_calls_best_what_has_no_score():
+    start, score = np.log(REFERENCE[:1]), np.array([[1.0, -np.inf, 2.0, -np.inf, 3.0]])
+    # finished mass is .1, .15 and .2 of .45: two thirds of it are passed within the last
+    assert np.exp(targets.hir(start, score, 3, 1, True, ALL[:1])) == pytest.approx(np.array([[0, 0, 0, 0, 1]]))
+    assert np.exp(targets.hir(start, score, 2, 1, True, ALL[:1])) == pytest.approx(
+        np.array([[0, 0, 0.15 / 0.35, 0, 0.2 / 0.35]])
+    )
+
+
+def test_one_round_of_hir_is_the_posterior_of_its_best_grade():
+    reference, gold, _ = a_world()
+    edge = np.sort(gold.ravel())[np.searchsorted(
+        np.cumsum(np.exp(reference).ravel()[np.argsort(gold.ravel())]), 2 * 2 / 3, side="right")]
+    wanted = hir_posterior(reference, gold, [edge], 1)
+    assert targets.hir(reference, gold, 3, 1, True, ALL[:2]) == pytest.approx(wanted)
+
+
 def test_revision_pushes_the_policy_forward():
     kernel = np.array([[0.0, 1.0, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]])
     policy = np.log([[0.5, 0.25, 0.25]])
