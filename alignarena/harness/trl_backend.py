@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import tempfile
@@ -42,6 +43,7 @@ def train(backend: Any, policy: Any, rows: Rows, lab: Any, folder: Path) -> None
         backbone.save(POLICY, folder)
     finally:
         backbone.drop(POLICY)
+        gc.collect()  # a trainer holds itself, and with it a model
     report = {"dropped": training.dropped, "stopped": training.watch.stopped, "loss": backend.name}
     (folder / "fit.json").write_text(json.dumps(report))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in training.watch.log))

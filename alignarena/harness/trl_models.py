@@ -55,7 +55,7 @@ def state_of(model: Any, backbone: Backbone) -> dict[str, Tensor]:
 def watch(model: Any, read: Callable[[int, bool], None]) -> None:
     """Report the tokens of each forward pass, padding left out, and whether a gradient will flow back through it.
 
-    The steps of sampling, of one token a sequence, are not reported: what is sampled is counted once, when it is scored.
+    The steps of sampling, of one token a sequence, are not: what is sampled is counted once, when it is scored.
     """
 
     def count(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
