@@ -1,6 +1,6 @@
 """Hindsight Instruction Relabeling (Zhang et al., 2023; arXiv:2302.05206).
 
-Differs from the paper: feedback is the reward model's score, cut at the quantiles of the samples into the task's grades
+Differs from the paper: feedback is the reward model's score, cut at quantiles of the samples into the task's grades
 (`use_checker`: right or wrong, as in the paper); label smoothing is of the contrast alone, since a loss sees no other
 token of the vocabulary than the sampled one; the contrast is over instructions for one completion, on summed log-probs
 (eq. 4; the released code divides by length); the entropy is that of whole completions, estimated on them; no sub-output
@@ -10,6 +10,7 @@ relabelling, as nothing here judges a part of a completion; a decoder with LoRA 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from datasets import concatenate_datasets
 
@@ -17,7 +18,7 @@ from alignarena.core.contract import Lab, Policy, Rows, Schedule, Scorer, Task
 from alignarena.core.errors import BadInput, BudgetUsedUp
 from alignarena.core.registry import method
 from alignarena.methods.parts.experience import Fixed
-from alignarena.methods.parts.hindsight import CORRECT, HIRLoss, graded, quantile_edges, relabelled, tally
+from alignarena.methods.parts.hindsight import HIRLoss, checked, graded, relabelled, tally
 from alignarena.methods.parts.instructions import Instructed
 from alignarena.methods.parts.reward_modelling import RewardModelling
 
@@ -33,6 +34,7 @@ class HIR:
     rounds: int = 2
     n: int = 4  # completions a prompt and round
     replay: bool = True  # train on the samples of all rounds so far, graded anew together
+    grade_within: Literal["prompt", "round"] = "prompt"  # whose scores fall evenly into the grades: a prompt's, or all
     use_checker: bool = False  # right or wrong by the task's checker, instead of grades by a reward model
     reward_model: RewardModelling = RewardModelling()
     schedule: Schedule = Schedule(learning_rate=1e-4, num_train_epochs=2, lr_scheduler_type="linear", warmup_ratio=0.05)
@@ -50,7 +52,7 @@ class HIR:
                 break  # what was trained so far answers under its instruction, too
             kept = [*(kept if self.replay else []), lab.score(drawn, scorer)]
             pool = concatenate_datasets(kept)
-            rows = graded(pool, CORRECT if self.use_checker else quantile_edges(pool, len(grades)))
+            rows = checked(pool) if self.use_checker else graded(pool, len(grades), self.grade_within == "prompt")
             lab.note(round=number, **tally(rows, len(grades)))
             policy = lab.fit(policy, Fixed(relabelled(rows, grades)), loss, self.schedule)
         return Instructed(policy, best)

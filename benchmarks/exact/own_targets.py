@@ -53,8 +53,21 @@ def _instructed(method: InstructedSFT, prompts: Prompts) -> Floats:
 
 @own_target.register
 def _hir(method: HIR, prompts: Prompts) -> Floats | None:
-    if method.use_checker or method.entropy_coef or (method.alpha and method.label_smoothing):
-        return None  # entropy and smoothing move the posterior: no closed form
+    if method.use_checker or method.entropy_coef:
+        return None
+    return _hir_within_prompts(method, prompts) if method.grade_within == "prompt" else _hir_of_rounds(method, prompts)
+
+
+def _hir_within_prompts(method: HIR, prompts: Prompts) -> Floats | None:
+    if method.alpha or (method.replay and method.rounds > 1):
+        return None  # a grade depends on what else was drawn: nothing is known of its contrast, or of mixed draws
+    start, finished = logps(Instructed(prompts.sft, GRADES[-1]), prompts), prompts.world.leaves.finished
+    return targets.hir_within_prompts(start, prompts.gold, len(GRADES), method.n, method.rounds, finished)
+
+
+def _hir_of_rounds(method: HIR, prompts: Prompts) -> Floats | None:
+    if method.alpha and method.label_smoothing:
+        return None
     # grades are shares of what was sampled, on trained prompts, whichever prompts are asked for
     trained = replace(prompts, combinations=prompts.world.trained, split="trained")
     start = np.concatenate([logps(Instructed(prompts.sft, GRADES[-1]), one) for one in (trained, prompts)])

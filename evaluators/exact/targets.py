@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.stats import binom
 
 from alignarena.core.errors import RunFailed
 from alignarena.evaluators.exact.optimum import Floats, normalised
@@ -180,6 +181,38 @@ def hir(
     return policies[-1]
 
 
+def hir_within_prompts(
+    log_start: Floats, score: Floats, grades: int, n: int, rounds: int, finished: NDArray[np.bool_]
+) -> Floats:
+    """Return HIR's target by likelihood alone where a prompt's own n samples are graded, ``rounds`` times over.
+
+    Of M finished samples the best grade begins at the score of rank m = floor(M (grades - 1) / grades), counted from 0
+    and from below, so y is of it if at least m of the others score no more: with q the finished mass and F the share
+    of it that scores at most y's, P(best | y) = sum_M Bin(M - 1; n - 1, q) P(Bin(M - 1, F) >= m), and the next policy
+    is in proportion to pi(y) P(best | y). A grade is not certain then, and the contrast moves the target: not stated.
+
+    Args:
+        log_start: The first policy that is sampled (P, N).
+        score: What completions are graded by (P, N).
+        grades: How many there are.
+        n: Samples of a prompt.
+        rounds: How often the latest policy is sampled and trained, without the samples of earlier rounds.
+        finished: Which leaves are (N,).
+    """
+    policy = normalised(log_start)
+    others = np.arange(n)  # finished ones, beside y
+    least = (others + 1) * (grades - 1) // grades
+    for _ in range(rounds):
+        mass = np.where(finished, np.exp(policy), 0.0)
+        total = mass.sum(1, keepdims=True)
+        passed = np.stack([_at_most(*row) for row in zip(mass, score, strict=True)]) / total
+        tails = binom.sf(least - 1, others, np.minimum(passed, 1.0)[..., None])  # (P, N, n)
+        best = (tails * binom.pmf(others, n - 1, np.minimum(total, 1.0))[:, None]).sum(2)
+        with np.errstate(divide="ignore"):
+            policy = normalised(np.where(finished, policy + np.log(best), -np.inf))
+    return policy
+
+
 def revision(log_policy: Floats, kernel: Sequence[Any], weights: Sequence[float]) -> Floats:
     """Return the target of fine-tuning on revisions (Constitutional AI): the policy pushed through the reviser.
 
@@ -244,6 +277,13 @@ def _log_any(log_share: Floats, n: int) -> Floats:
     with np.errstate(divide="ignore"):  # a share of 1 is certain
         exact = np.log(-np.expm1(n * np.log1p(-share)))
     return np.asarray(np.where(log_share < -30, np.log(n) + log_share, exact))  # the first term of the series
+
+
+def _at_most(mass: Floats, score: Floats) -> Floats:
+    """Return the mass (N,) that scores at most what each leaf does."""
+    levels, level = np.unique(score, return_inverse=True)
+    of_level = np.cumsum(np.bincount(level, mass, minlength=len(levels)))
+    return np.asarray(of_level[level])
 
 
 def _quantile(log_policy: Floats, score: Floats, share: float) -> float:

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -21,25 +22,33 @@ from alignarena.methods.parts.advantages import masked
 from alignarena.methods.parts.instructions import instructed
 from alignarena.methods.parts.losses import Per, Reads
 
-CORRECT = (0.5,)  # edge of the two grades of a checker, which says 1 or 0
 
+def graded(scored: Rows, grades: int, within_prompt: bool) -> Rows:
+    """Add ``grade``: finished completions fall evenly into the grades by their scores, within a prompt or all together.
 
-def quantile_edges(scored: Rows, grades: int) -> tuple[float, ...]:
-    """Return the scores at which the next grade begins, so that finished completions fall evenly into the grades.
-
-    An edge is a score that occurs: completions of equal score share a grade, the better one of those they straddle. So
-    scores that are all equal are all of the best grade. Empty if nothing finishes.
+    A grade begins at a score that occurs: completions of equal score share a grade, the better one of those that they
+    straddle, so that scores which are all equal are all of the best. What does not finish is of the worst, 0.
     """
-    pairs = zip(scored["score"], scored["finish_reason"], strict=True)
-    scores = sorted(score for score, reason in pairs if reason == "stop")
-    return tuple(scores[len(scores) * k // grades] for k in range(1, grades)) if scores else ()
+    groups: dict[object, list[int]] = {}
+    for place, prompt_id in enumerate(scored["prompt_id"]):
+        groups.setdefault(prompt_id if within_prompt else None, []).append(place)
+    score, stopped, grade = np.asarray(scored["score"][:]), _stopped(scored), np.zeros(len(scored), dtype=int)
+    for group in groups.values():
+        finished = [place for place in group if stopped[place]]
+        ordered = np.sort(score[finished])
+        edges = [ordered[len(ordered) * k // grades] for k in range(1, grades) if finished]
+        grade[finished] = np.searchsorted(edges, score[finished], side="right")
+    return _with(scored, {"grade": grade.tolist()})
 
 
-def graded(scored: Rows, edges: Sequence[float]) -> Rows:
-    """Add ``grade``, how many edges a score reaches; a completion that does not finish is of the worst, 0."""
-    earned = np.searchsorted(np.asarray(edges), scored["score"][:], side="right").tolist()
-    stopped = [reason == "stop" for reason in scored["finish_reason"]]
-    return _with(scored, {"grade": [grade * stop for grade, stop in zip(earned, stopped, strict=True)]})
+def checked(scored: Rows) -> Rows:
+    """Add ``grade`` by a checker: 1 for a finished completion that is right, else 0."""
+    right = np.asarray(scored["score"][:]) > 0.5
+    return _with(scored, {"grade": (right & _stopped(scored)).astype(int).tolist()})
+
+
+def _stopped(rows: Rows) -> NDArray[np.bool_]:
+    return np.array([reason == "stop" for reason in rows["finish_reason"]])
 
 
 def tally(rows: Rows, grades: int) -> dict[str, int]:

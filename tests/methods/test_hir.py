@@ -15,6 +15,7 @@ from alignarena.core.errors import BadInput
 from alignarena.methods.hir import HIR, InstructedSFT
 from alignarena.methods.parts.instructions import Instructed, instructed
 from alignarena.methods.parts.reward_modelling import RewardModelling
+from alignarena.methods.parts.rows import by_prompt
 
 FAST = Schedule(learning_rate=1e-2, num_train_epochs=4, batch_size=8)
 GRADES = ("w290", "w291", "w292")  # one word each: the toy model's prompts are words
@@ -42,7 +43,7 @@ class AlwaysSays:
         return [self.verdict] * len(rows)
 
 
-PLAIN = HIR(rounds=1, n=6, reward_model=Given(), schedule=FAST)
+PLAIN = HIR(rounds=1, n=6, grade_within="round", reward_model=Given(), schedule=FAST)
 
 
 def run(cell: tuple[Any, Any], method: HIR, **changes: Any) -> tuple[Any, list[list[dict[str, Any]]]]:
@@ -71,6 +72,14 @@ def test_samples_are_drawn_under_the_best_instruction_and_graded_by_score(toy_ce
     assert [row["grade"] for row in ordered] == sorted(row["grade"] for row in finished)
     assert {row["grade"] for row in finished} == {0, 1, 2}
     assert {row["grade"] for row in rows if row["finish_reason"] == "length"} == {0}
+
+
+def test_grades_may_be_a_prompts_own(toy_cell: Callable[..., Any]) -> None:
+    _, (rows,) = run(toy_cell(), replace(PLAIN, grade_within="prompt"))
+    for group in by_prompt(Dataset.from_list(rows)):
+        ordered = sorted((row for row in group if row["finish_reason"] == "stop"), key=lambda row: row["score"])
+        assert [row["grade"] for row in ordered] == sorted(row["grade"] for row in ordered)
+        assert not ordered or ordered[-1]["grade"] == 2
 
 
 def test_t20_one_instruction_in_sampling_training_and_evaluation(toy_cell: Callable[..., Any]) -> None:

@@ -132,7 +132,7 @@ def test_what_only_reads_an_instruction_is_its_own_target(laboratory: Laboratory
 
 
 def test_hir_aims_at_what_earned_the_best_grade_where_it_sampled(laboratory: Laboratory, small_world: Any) -> None:
-    plain = HIR(rounds=1, entropy_coef=0.0, label_smoothing=0.0)
+    plain = HIR(rounds=1, entropy_coef=0.0, label_smoothing=0.0, grade_within="round")
     trained, held_out = laboratory.trained, laboratory.held_out
     start = logps(Instructed(small_world.bench.sft, GRADES[-1]), trained)
     target = own_target(plain, trained)
@@ -144,9 +144,20 @@ def test_hir_aims_at_what_earned_the_best_grade_where_it_sampled(laboratory: Lab
     assert asked is not None and held_out.gold[np.isfinite(asked)].min() >= edge  # not a share of its own samples
     further = own_target(replace(plain, rounds=2), trained)
     assert further is not None and expectation(further, trained.gold).mean() > expectation(target, trained.gold).mean()
-    for moved in (HIR(rounds=1), replace(plain, entropy_coef=0.1), replace(plain, use_checker=True)):
-        assert own_target(moved, trained) is None
+    for fields in ({"label_smoothing": 0.2}, {"entropy_coef": 0.1}, {"use_checker": True}):
+        assert own_target(replace(plain, **fields), trained) is None  # type: ignore[arg-type]
     assert own_target(replace(plain, alpha=0.0, label_smoothing=0.2), trained) == pytest.approx(target)
+
+
+def test_hir_aims_at_the_upper_ranks_where_it_grades_a_prompts_own_samples(laboratory: Laboratory) -> None:
+    plain, trained = HIR(rounds=1, alpha=0.0, entropy_coef=0.0), laboratory.trained
+    target = own_target(plain, trained)
+    assert target is not None
+    assert (expectation(target, trained.gold) > expectation(trained.log_reference, trained.gold)).all()
+    assert np.isneginf(target[:, ~trained.world.leaves.finished]).all()
+    for moved in (replace(plain, alpha=1.0), replace(plain, rounds=2), replace(plain, entropy_coef=0.1)):
+        assert own_target(moved, trained) is None
+    assert own_target(replace(plain, rounds=2, replay=False), trained) is not None
 
 
 def test_without_limit_methods_see_gold_itself(laboratory: Laboratory) -> None:

@@ -251,6 +251,27 @@ def test_hir_never_calls_best_what_has_no_score():
     )
 
 
+def by_ranks(policy, score, n, grades, finished):
+    """The distribution of the samples of the best grade, by summing over every n-tuple."""
+    kept = np.zeros_like(policy)
+    for draws in product(range(len(policy)), repeat=n):
+        left = sorted(score[draw] for draw in draws if finished[draw])
+        for draw in draws:
+            if finished[draw] and score[draw] >= left[len(left) * (grades - 1) // grades]:
+                kept[draw] += np.prod(policy[list(draws)])
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize("finished", [FINISHED, ALL])
+def test_hir_within_prompts_is_the_sum_over_all_draws_of_each_round(finished):
+    for grades, n, rounds in ((3, 4, 1), (2, 3, 2), (3, 1, 1)):
+        wanted = REFERENCE
+        for _ in range(rounds):
+            wanted = np.stack([by_ranks(p, s, n, grades, finished) for p, s in zip(wanted, SCORE, strict=True)])
+        found = targets.hir_within_prompts(np.log(REFERENCE), SCORE, grades, n, rounds, finished)
+        assert np.exp(found) == pytest.approx(wanted, abs=1e-12)
+
+
 def test_one_round_of_hir_is_the_posterior_of_its_best_grade():
     reference, gold, _ = a_world()
     edge = np.sort(gold.ravel())[np.searchsorted(

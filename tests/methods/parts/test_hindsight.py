@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch.testing import assert_close
 
 from alignarena.core.contract import Batch
 from alignarena.core.errors import BadInput
-from alignarena.methods.parts.hindsight import CORRECT, HIRLoss, graded, quantile_edges, relabelled, tally
+from alignarena.methods.parts.hindsight import HIRLoss, checked, graded, relabelled, tally
 
 GRADES = ("Badly.", "Fairly.", "Well.")
 
@@ -27,8 +27,8 @@ def rows(scores, stops=None):
     )  # fmt: skip
 
 
-def grades_of(scored, grades=3):
-    return graded(scored, quantile_edges(scored, grades))["grade"][:]
+def grades_of(scored, grades=3, within_prompt=False):
+    return graded(scored, grades, within_prompt)["grade"][:]
 
 
 def loss_of(loss, logps, grade, sampled=None):
@@ -58,10 +58,22 @@ def test_grades_depend_on_the_order_of_scores_alone():
 
 def test_what_does_not_finish_is_of_the_worst_grade_and_moves_no_edge():
     scored = rows([9.0, 1.0, 2.0, 3.0], [False, True, True, True])
-    assert quantile_edges(scored, 3) == (2.0, 3.0)
     assert grades_of(scored) == [0, 0, 1, 2]
-    counted = tally(graded(scored, quantile_edges(scored, 3)), 3)
+    counted = tally(graded(scored, 3, False), 3)
     assert counted == {"unfinished": 1, "grade_0": 2, "grade_1": 1, "grade_2": 1}
+
+
+def test_within_a_prompt_only_its_own_samples_count():
+    first, second = rows([1.0, 2.0, 3.0, 4.0]), rows([11.0, 12.0, 13.0, 14.0])
+    both = concatenate_datasets([first, second])  # of each prompt one sample below 10 and one above
+    assert grades_of(both, within_prompt=True, grades=2) == [0] * 4 + [1] * 4
+    one = first.remove_columns("prompt_id").add_column("prompt_id", ["p"] * 4)
+    other = second.remove_columns("prompt_id").add_column("prompt_id", ["q"] * 4)
+    apart = concatenate_datasets([one, other])
+    assert grades_of(apart, within_prompt=True) == [0, 1, 2, 2, 0, 1, 2, 2]
+    assert grades_of(apart) == [0, 0, 1, 1, 1, 2, 2, 2]
+    alone = rows([1.0, 5.0, -2.0], [True, True, False])  # nothing to be compared with
+    assert grades_of(alone, within_prompt=True) == [2, 2, 0]
 
 
 def test_ties_share_a_grade_the_better_one_they_straddle():
@@ -74,11 +86,11 @@ def test_where_nothing_finishes_all_are_of_the_worst_grade():
 
 
 def test_a_checker_has_two_grades():
-    assert graded(rows([1.0, 0.0, 1.0], [True, True, False]), CORRECT)["grade"][:] == [1, 0, 0]
+    assert checked(rows([1.0, 0.0, 1.0], [True, True, False]))["grade"][:] == [1, 0, 0]
 
 
 def test_every_row_is_told_every_instruction_before_its_own_prompt():
-    told = relabelled(graded(rows([1.0, 2.0, 3.0]), (2.0, 3.0)), GRADES)
+    told = relabelled(graded(rows([1.0, 2.0, 3.0]), 3, False), GRADES)
     assert [told[i]["prompt_2"] for i in range(3)] == ["Well. x0", "Well. x1", "Well. x2"]
     assert [told[1][f"prompt_{k}"] for k in range(3)] == ["Badly. x1", "Fairly. x1", "Well. x1"]
     assert (told[1]["grade"], told[1]["sampled_logp"]) == (1, -1.5)
