@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,6 @@ from alignarena.core.seeds import generator
 from alignarena.harness.batches import Collator, Example, grouped, sequences_of
 from alignarena.harness.packing import micro_batches
 from alignarena.harness.passes import Output, Table, computed
-from alignarena.harness.tokens import TokenSequence
 
 if TYPE_CHECKING:
     from alignarena.harness.trainer import Fit
@@ -60,16 +59,16 @@ class Phase:
         for name, (output, variant) in passes.items():
             if name in needs:
                 self.frozen[name] = computed(fit.backbone, output, variant, parts, fit.meter)
-        prepared = fit.loss.prepare(self._batch(self.items, sequences_of(self.items)), state)
+        everything = Collator(self.items, sequences_of(self.items), fit.backbone.tokens)
+        prepared = fit.loss.prepare(self._batch(everything), state)
         self.prepared = {name: value.cpu() for name, value in prepared.items()}
 
-    def _batch(self, items: Sequence[Example], sequences: list[TokenSequence]) -> Batch:
-        collator = Collator(items, sequences, self.fit.backbone.tokens)
+    def _batch(self, collator: Collator) -> Batch:
         batch = collator.batch(self.fit.backbone.accelerator.device)
-        lengths = [len(s.completion) for s in sequences]
+        lengths = [len(s.completion) for s in collator.sequences]
         for name, into in (("reference", "reference"), ("old", "old"), ("values", "old_values")):
             if name in self.frozen:
-                flat = torch.cat([self.frozen[name][s] for s in sequences])
+                flat = torch.cat([self.frozen[name][s] for s in collator.sequences])
                 setattr(batch, into, collator.spread(flat, lengths))
         return batch
 
@@ -144,7 +143,7 @@ class Phase:
         sequences = sequences_of(part)
         packed = backbone.pack(sequences)
         collator = Collator(part, sequences, backbone.tokens)
-        batch = self._batch(part, sequences)
+        batch = self._batch(collator)
         if self.fit.reads_scores:
             scores = backbone.scores(POLICY, packed)
             outputs = collator.pick(torch.cat([scores, scores.new_zeros(1)]))

@@ -17,7 +17,7 @@ from alignarena.core.errors import BadInput
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A machine to describe: 64 cores and no GPU, one process."""
-    one = SimpleNamespace(cores=64, gpus=0, processes=1)
+    one = SimpleNamespace(cores=64, gpus=0, processes=1, memory=2**20)
 
     def state() -> SimpleNamespace:
         device = SimpleNamespace(type="cuda" if one.gpus else "cpu")
@@ -25,6 +25,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr(jobs, "PartialState", state)
     monkeypatch.setattr(jobs, "set_threads", lambda: one.cores)
+    monkeypatch.setattr(jobs, "_memory_mib", lambda: one.memory)
     monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: one.gpus)
     return one
 
@@ -40,6 +41,14 @@ def test_by_default_one_a_gpu_or_one_for_8_cores(machine: SimpleNamespace) -> No
     assert jobs.chosen_jobs(None, ["sft"], ()) == 4
     machine.processes = 4  # they share every cell already
     assert jobs.chosen_jobs(None, ["sft"], ()) == 1
+
+
+def test_memory_bounds_what_is_not_asked_for(machine: SimpleNamespace) -> None:
+    machine.memory = 15_900
+    assert jobs.chosen_jobs(None, ["sft"], (), most_threads=1) == 3
+    assert jobs.chosen_jobs(16, ["sft"], (), most_threads=1) == 16
+    machine.memory = 2_000
+    assert jobs.chosen_jobs(None, ["sft"], (), most_threads=1) == 1
 
 
 def test_what_cannot_be_is_bad_input(machine: SimpleNamespace) -> None:
