@@ -156,7 +156,8 @@ def _list_methods() -> Iterable[dict[str, Any]]:
 
     load_all()
     for _, entry in sorted(METHODS.items()):
-        yield {"name": entry.name, "summary": entry.summary, "paper": entry.paper, "family": entry.family}
+        yield {"name": entry.name, "summary": entry.summary, "paper": entry.paper, "family": entry.family,
+               "informed": entry.informed}  # fmt: skip
 
 
 def _list_suites() -> Iterable[dict[str, Any]]:

@@ -15,6 +15,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from alignarena.core.config import coerce
@@ -24,13 +25,17 @@ from alignarena.core.registry import find
 from alignarena.paper_lab import PaperLab, paper_task
 from alignarena.paper_loss import require
 
+# What of a task says in words what is wanted, or comes from a model that was told.
+_NO_WORDS: dict[str, Any] = {"goal": "", "grades": (), "labeler": None, "reviser": None, "principles": ()}
+
 
 def check_method(method: str | Callable[[], Method]) -> PaperLab:
     """Align twice with a lab that trains nothing, and check what the contract asks of a method.
 
     The module says how it differs from the paper; the method is a frozen dataclass whose fields a suite file can set
     and which keeps no other state; it uses only the lab's verbs, on rows that hold what they read; no draw is made
-    twice; equal inputs give equal policies; a used-up budget ends it normally; the policy it returns can be sampled.
+    twice; equal inputs give equal policies; a used-up budget ends it normally; the policy it returns can be sampled;
+    a registered one is told in words what is wanted only if it says so.
 
     Args:
         method: The key of a registered method, or what builds it from its defaults.
@@ -50,17 +55,30 @@ def check_method(method: str | Callable[[], Method]) -> PaperLab:
     require(labs[0].log == labs[1].log, "two runs of equal inputs used other verbs; draw from lab.random")
     _align(build, PaperLab(), messages=True)
     _align(build, PaperLab(seed=1, rollouts_in_budget=1), messages=False)
+    if isinstance(method, str):
+        _check_information(method, labs[0])
     return labs[0]
 
 
-def _align(build: Callable[[], Method], lab: PaperLab, messages: bool) -> PaperLab:
+def _align(build: Callable[[], Method], lab: PaperLab, messages: bool, **given: Any) -> PaperLab:
     method = build()
     before = dict(vars(method))
-    task = paper_task(messages)
+    task = replace(paper_task(messages), **given)
     policy = method.align(task, lab)
     require(vars(method) == before, f"align changed the state of {method!r}")
     _check_policy(policy, task.prompts, lab)
     return lab
+
+
+def _check_information(name: str, told: PaperLab) -> None:
+    """Check that a method is in its track: left without words, an informed one does something else, or nothing."""
+    entry = find(name)
+    try:
+        informed = _align(entry.build, PaperLab(), messages=False, **_NO_WORDS).log != told.log
+    except Exception:
+        informed = True  # it did well with them
+    said = f"is {'' if informed else 'not '}told in words what is wanted"
+    require(informed == entry.informed, f"{name} {said}: register it with informed={informed}")
 
 
 def _check_policy(policy: Policy, prompts: Any, lab: PaperLab) -> None:

@@ -112,9 +112,12 @@ class PaperReviser:
     def revise(self, rows: Rows, principles: tuple[Principle, ...], lab: Any, *, stream: str) -> Rows:
         """Replace the completions, keeping a critique."""
         require("revise" in lab.running, "reviser.revise was called directly; use lab.revise")
+        told = {"principle": principles[0].critique_request, "critique": "curt", "revised": True, "changed": True}
+        old = ("completion_ids", "logps", "score")
         return Dataset.from_list(
-            [{**row, "completion": row["completion"] + " kindly", "critique": "curt"} for row in rows]
-        )
+            [{**{name: value for name, value in row.items() if name not in old}, **told,
+              "completion": row["completion"] + " kindly"} for row in rows]
+        )  # fmt: skip
 
 
 @dataclass
@@ -276,6 +279,7 @@ def paper_task(messages: bool = False) -> Task:
         demonstrations=Dataset.from_list(demonstrations),
         preferences={axis: Dataset.from_list([_ranked(row, axis) for row in prompts]) for axis in axes},
         annotator=PaperJudge(),
+        annotators={"helpful": PaperJudge(), "harmless": PaperJudge()},
         labeler=PaperLabeler(),
         reviser=PaperReviser(),
         principles=(Principle("Is it curt?", "Make it kind."), Principle("Is it false?", "Make it true.")),

@@ -22,10 +22,11 @@ from alignarena.core.files import write_json
 from alignarena.evaluators.registry import evaluate
 from alignarena.harness.lab import HarnessLab
 from alignarena.methods.parts.reward_losses import KWiseRewardLoss
+from alignarena.results.convergence import last_rise
 from alignarena.results.store import RunFolder
 
 _IN_COMPLETIONS = ("prompt_id", "prompt", "cluster", "sample", "completion", "completion_ids", "finish_reason",
-                   "topic_names", "inference_tokens")  # fmt: skip
+                   "topic_names", "kind", "inference_tokens")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,20 @@ def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunF
     scores = evaluate(start.suite.evaluators, CellEvidence(bench, rows, policy, method))
     if not start.backbone.accelerator.is_main_process:
         return
+    metrics = list(_curves(lab))
     folder.write_cell(
         name,
         start.seed,
         config=asdict(method),  # type: ignore[call-overload]
         completions=map(_completion, rows.to_list()),
         scores=scores,
-        metrics=list(_curves(lab)),
+        metrics=metrics,
         budget=_budget(lab),
     )
     save_policy(policy, folder.cell_path(name, start.seed) / "policy")
-    folder.finish_cell(name, start.seed, stopped, digest=cell_digest(start.suite, start.seed, method))
+    rise = last_rise(metrics)
+    ended = {"rise": asdict(rise)} if rise is not None else {}
+    folder.finish_cell(name, start.seed, stopped, digest=cell_digest(start.suite, start.seed, method), **ended)
 
 
 def cell_digest(suite: Suite, seed: int, method: Method) -> str:

@@ -24,12 +24,14 @@ from alignarena.benchmarks.splits import (
     split_reports,
     take,
 )
-from alignarena.core.contract import Judge, Scorer, Task, TrainablePolicy
+from alignarena.core.contract import Judge, Principle, Reviser, Scorer, Task, TrainablePolicy
 from alignarena.core.errors import BadInput, nearest
 from alignarena.core.model import ModelConfig
+from alignarena.evaluators.constitution import read_constitution
 
 if TYPE_CHECKING:
     from alignarena.evaluators.labeler import LanguageLabeler
+    from alignarena.evaluators.reviser import LanguageReviser
 
 __all__ = ["DATASETS", "DataConfig", "DatasetEntry", "Splits", "dry_run_report", "load_dataset_splits"]
 
@@ -41,6 +43,18 @@ def language_labeler(config: DataConfig, base: TrainablePolicy, unlimited: bool)
     from alignarena.evaluators.labeler import LanguageLabeler
 
     return LanguageLabeler(base)
+
+
+def language_reviser(config: DataConfig, base: TrainablePolicy) -> LanguageReviser:
+    """Return the base model as reviser."""
+    from alignarena.evaluators.reviser import LanguageReviser
+
+    return LanguageReviser(base)
+
+
+def harmless(config: DataConfig) -> tuple[Principle, ...]:
+    """Return principles for answers to people."""
+    return read_constitution("harmless")
 
 
 @dataclass(frozen=True)
@@ -59,23 +73,38 @@ class DatasetEntry:
     grades: tuple[str, ...] = Task.grades  # instructions that name a grade of answer, worst first
     # a task's AI labeler, on the base model where it is one; and whether feedback is without end
     labeler: Callable[[DataConfig, TrainablePolicy, bool], Judge] = language_labeler
+    reviser: Callable[[DataConfig, TrainablePolicy], Reviser] = language_reviser
+    principles: Callable[[DataConfig], tuple[Principle, ...]] = harmless  # unless feedback.constitution names others
 
 
 def load_quickstart(config: DataConfig, too_long: TooLong) -> Splits:
     """Give the built-in sentiment prompts, which come split by topic; their annotator is simulated."""
-    from alignarena.benchmarks.quickstart import quickstart_demonstrations, quickstart_rows
+    from alignarena.benchmarks.quickstart import quickstart_rows
+
+    return _load_sentences(config, too_long, quickstart_rows)
+
+
+def load_red_team(config: DataConfig, too_long: TooLong) -> Splits:
+    """Give the same demonstrations, and prompts on the same topics of which some ask for harm."""
+    from alignarena.benchmarks.red_team import red_team_rows
+
+    return _load_sentences(config, too_long, red_team_rows)
+
+
+def _load_sentences(config: DataConfig, too_long: TooLong, rows_of: Callable[[str], list[Row]]) -> Splits:
+    from alignarena.benchmarks.quickstart import quickstart_demonstrations
 
     def fits(row: Row) -> Row:
         if too_long(row["prompt"], row.get("completion", "")):
             raise Dropped(TOO_LONG)
         return {"axis": "overall", "kind": "ordinary", **row}
 
-    raw = {name: quickstart_rows(name) for name in ("reward_model", "train", "validation", "eval")}
+    raw = {name: rows_of(name) for name in ("reward_model", "train", "validation", "eval")}
     kept: dict[str, list[Row]] = {}
     reports: list[SourceReport] = []
     for name, rows in {"demonstrations": quickstart_demonstrations(), **raw}.items():
         split = {"demonstrations": "sft", "eval": "evaluation"}.get(name, name)
-        kept[split], report = sift(f"quickstart {name}", rows, fits)
+        kept[split], report = sift(f"{config.dataset} {name}", rows, fits)
         reports.append(report)
     used = {name: take(rows, config.sizes.get(name)) for name, rows in kept.items()}
     return Splits(
@@ -106,9 +135,28 @@ def quickstart_labeler(config: DataConfig, base: TrainablePolicy, unlimited: boo
     """
     from alignarena.evaluators.labeler import LanguageLabeler, Question
 
-    told = f"A writer was told: {QUICKSTART_GOAL}"
-    question = Question(told, "{completion}", "The text is", (" negative", " positive"))
+    verdicts = (" negative", " positive")
+    question = Question("A writer was told: {goal}", "{completion}", "The text is", verdicts, goal=QUICKSTART_GOAL)
     return LanguageLabeler(base, single=question, by_score=True)
+
+
+def red_team_scorers(config: DataConfig) -> dict[str, Scorer]:
+    """Return the hidden rewards of the red-team task: the quickstart's by the names of the axes they stand for."""
+    from alignarena.evaluators.sentiment import Gold, OnTopic, Positivity
+
+    return {"gold": Gold(), "helpful": OnTopic(), "harmless": Positivity()}
+
+
+def quickstart_reviser(config: DataConfig, base: TrainablePolicy) -> LanguageReviser:
+    """Return the base model as reviser of single sentences."""
+    from alignarena.evaluators.reviser import SENTENCES, LanguageReviser
+
+    return LanguageReviser(base, SENTENCES)
+
+
+def positive(config: DataConfig) -> tuple[Principle, ...]:
+    """Return principles about what the goal of the sentiment task names."""
+    return read_constitution("positive")
 
 
 DATASETS = {
@@ -123,6 +171,20 @@ DATASETS = {
             quickstart_scorers,
             goal=QUICKSTART_GOAL,
             labeler=quickstart_labeler,
+            reviser=quickstart_reviser,
+            principles=positive,
+        ),
+        DatasetEntry(
+            "red_team",
+            "the quickstart's topics, a third of the prompts asking for an insult or gloom, a third only seeming to",
+            (),
+            False,
+            load_red_team,
+            red_team_scorers,
+            goal=QUICKSTART_GOAL,
+            labeler=quickstart_labeler,
+            reviser=quickstart_reviser,
+            principles=positive,
         ),
         DatasetEntry(
             "exact",
@@ -136,6 +198,8 @@ DATASETS = {
             GOAL,
             GRADES,
             exact.labeler,
+            exact.reviser,
+            exact.principles,
         ),
         DatasetEntry("hh-rlhf", f"human preferences over dialogues ({hh.REPOSITORY})", tuple(hh.AXES), True, hh.load),
         DatasetEntry("preferences", "your own JSONL or CSV of prompt, chosen, rejected", (), True, preferences.load),

@@ -79,6 +79,7 @@ def _card(name: str, method: Method) -> dict[str, Any]:
     card = {
         "paper": entry.paper,
         "family": entry.family,
+        "informed": entry.informed,
         "summary": entry.summary,
         "differs": " ".join(documentation.partition("Differs from the paper:")[2].partition("\n\n")[0].split()),
         "hyperparameters": asdict(method),  # type: ignore[call-overload]

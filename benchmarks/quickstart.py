@@ -35,11 +35,10 @@ def quickstart_rows(split: str) -> list[dict[str, Any]]:
     frames, per_topic = layout["frames"], layout["per_topic"]
     if split not in per_topic:
         raise BadInput(f"quickstart: no split {split!r}{nearest(split, per_topic)}")
-    topics = [topic for topic in _lines("topics.jsonl") if topic["split"] == split]
     # The first frame moves on with the topic: every frame is used about equally often in every split.
     return [
-        _prompt_row(topic, index, frames[(position + index) % len(frames)])
-        for position, topic in enumerate(topics)
+        prompt_row(topic, index, frames[(position + index) % len(frames)])
+        for position, topic in enumerate(topics_of(split))
         for index in range(per_topic[split])
     ]
 
@@ -53,11 +52,17 @@ def quickstart_demonstrations() -> list[dict[str, Any]]:
     return _lines("demonstrations.jsonl")
 
 
+def topics_of(split: str) -> list[dict[str, Any]]:
+    """Return the topics of one split: ``topic``, ``names`` and ``split``."""
+    return [topic for topic in _lines("topics.jsonl") if topic["split"] == split]
+
+
 def _lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
-def _prompt_row(topic: dict[str, Any], index: int, frame: str) -> dict[str, Any]:
+def prompt_row(topic: dict[str, Any], index: int, frame: str) -> dict[str, Any]:
+    """Return the row of a frame filled with a topic."""
     cluster = _cluster(topic["topic"])
     return {
         "prompt_id": f"{topic['split']}/{cluster}/{index}",

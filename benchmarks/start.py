@@ -42,6 +42,9 @@ class Lazily(Mapping[str, Rows | PreferenceStream]):
             self._made[name] = self._makers[name]()
         return self._made[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers  # a mapping's own would make what it is asked about
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
 
@@ -64,15 +67,18 @@ class Given:
 
     def task(self, sft: TrainablePolicy, lab: Lab) -> Task:
         """Return the task of a cell, whose preferences its lab pays for."""
-        entry = DATASETS[self.suite.data.dataset]
+        entry, annotators = DATASETS[self.suite.data.dataset], self._annotators()
         return Task(
             base=self.base,
             policy=sft,
             prompts=Dataset.from_list(self.splits.prompts),
             demonstrations=Dataset.from_list(self.splits.demonstrations),
             preferences=Lazily(self._preferences(sft, lab)),
-            annotator=self._annotator(self.gold) if self.suite.feedback.annotator != "human" else None,
+            annotator=annotators.pop("overall", None),
+            annotators=annotators,
             labeler=entry.labeler(self.suite.data, self.base, self.suite.feedback.annotator == "exact"),
+            reviser=entry.reviser(self.suite.data, self.base),
+            principles=self.suite.feedback.constitution or entry.principles(self.suite.data),
             goal=entry.goal,
             grades=entry.grades,
         )
@@ -108,9 +114,14 @@ class Given:
             raise BadInput(f"feedback.scorer: {name!r} is not one of {', '.join(self.scorers) or 'none'}")
         return self.scorers[name]
 
-    def _annotator(self, scorer: Scorer) -> Judge:
-        exact = self.suite.feedback.annotator == "exact"
-        return SimulatedAnnotator(scorer, 0.0 if exact else self.suite.feedback.noise)
+    def _annotators(self) -> dict[str, Judge]:
+        """Return who can be asked, by axis: "overall", whose scorer is the hidden reward, first."""
+        feedback = self.suite.feedback
+        if feedback.annotator == "human":
+            return {}
+        noise = 0.0 if feedback.annotator == "exact" else feedback.noise
+        axes = {"overall": self.gold, **{name: one for name, one in self.scorers.items() if name != feedback.scorer}}
+        return {axis: SimulatedAnnotator(scorer, noise) for axis, scorer in axes.items()}
 
     def log_reference(self, sft: TrainablePolicy) -> Floats:
         """Return the SFT policy's distribution over a world's completions (P, N), nats; as stated until it is known."""
@@ -127,15 +138,17 @@ class Given:
             return {axis: partial(human_rankings, lab, rows) for axis, rows in self.splits.preferences.items()}
         if self.suite.feedback.annotator == "exact":
             return {axis: partial(self._stream, axis, sft) for axis in ("overall", *AXES)}
-        feedback = self.suite.feedback
+        feedback, annotators = self.suite.feedback, self._annotators()
+        others = len(annotators) - 1
 
-        def ranked(scorer: Scorer) -> Rows:
+        def ranked(annotator: Judge, place: int) -> Rows:
             prompts = Dataset.from_list(self.splits.feedback_prompts)
-            sampled = lab.sample(sft, prompts, feedback.n, stream="annotator", sampling=feedback.sampling)
-            return lab.prefer(rankings(sampled), self._annotator(scorer))
+            drawn = rankings(lab.sample(sft, prompts, feedback.n, stream="annotator", sampling=feedback.sampling))
+            if place >= 0:  # the further axes share the prompts: together they cost the labels that "overall" costs
+                drawn = drawn.select(sorted(lab.random("axes").permutation(len(drawn))[place::others]))
+            return lab.prefer(drawn, annotator)
 
-        axes = {"overall": self.gold, **{name: one for name, one in self.scorers.items() if name != feedback.scorer}}
-        return {axis: partial(ranked, scorer) for axis, scorer in axes.items()}
+        return {axis: partial(ranked, one, place) for place, (axis, one) in enumerate(annotators.items(), -1)}
 
 
 @dataclass(frozen=True)

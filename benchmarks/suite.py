@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -12,12 +13,14 @@ from alignarena.benchmarks.splits import DataConfig
 from alignarena.benchmarks.suite_file import SUITES, SuiteValues, read_suite_values
 from alignarena.core import registry
 from alignarena.core.config import build
-from alignarena.core.contract import Method, Sampling, Schedule
+from alignarena.core.contract import Method, Principle, Sampling, Schedule
 from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, nearest
 from alignarena.core.model import ModelConfig
 from alignarena.core.records import Budget
+from alignarena.evaluators.constitution import check, read_constitution
 from alignarena.methods.parts.reward_modelling import RewardModelling
+from alignarena.results.stats import MARGIN
 
 # What may differ between two runs that share a folder: more methods, seeds or evaluators only add to it.
 # Nor do threads make results incomparable: they add up in another order, which the last bits of a sum show.
@@ -35,13 +38,16 @@ class FeedbackConfig:
     sampling: Sampling = field(default_factory=Sampling)
     phases: int = 300  # of an exact annotator: how often a fit gets fresh pairs
     pairs: int = 256  # and how many each time
+    constitution: tuple[Principle, ...] = ()  # of AI feedback; in a file a name or path, too; none: the dataset's own
 
     def __post_init__(self) -> None:
-        """Check the numbers.
+        """Check the numbers and the constitution.
 
         Raises:
-            BadInput: Nothing to compare, or negative noise.
+            BadInput: Nothing to compare, negative noise, or an empty principle.
         """
+        for place, principle in enumerate(self.constitution):
+            check(principle, f"feedback.constitution[{place}]: ")
         if self.n < 2:
             raise BadInput(f"feedback.n: a comparison needs at least 2 completions, got {self.n}")
         if not self.noise >= 0:
@@ -54,15 +60,19 @@ class EvaluationConfig:
 
     n: int = 2  # completions sampled for an evaluation prompt
     win_rate_judge: Literal["gold", "reward_model"] = "gold"  # reward_model: one fitted to a disjoint split
+    # the loss to SFT that counts as none, in units of what verdicts rest on: stated before anything is measured
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
-        """Check the number of samples.
+        """Check the numbers.
 
         Raises:
-            BadInput: Fewer than one.
+            BadInput: Fewer than one sample, or a margin that is none.
         """
         if self.n < 1:
             raise BadInput(f"evaluation.n: must be at least 1, got {self.n}")
+        if not 0 < self.margin < math.inf:
+            raise BadInput(f"evaluation.margin: must be a number above 0, got {self.margin}")
 
 
 @dataclass(frozen=True)
@@ -146,12 +156,25 @@ def _build(given: SuiteValues) -> Suite:
     if isinstance(values["methods"], dict):  # a method without hyperparameters is written `dpo:`
         given_methods = {name: {} if fields is None else fields for name, fields in values["methods"].items()}
         values["methods"] = _compared(given_methods, values.pop("compare", None))
-    suite = build(Suite, values)
+    suite = build(Suite, _with_constitution(values))
     if given.variant:
         suite = replace(suite, name=f"{suite.name}/{given.variant}")
     for name, hyperparameters in suite.methods.items():
         build_method(name, hyperparameters)
     return suite
+
+
+def _with_constitution(values: dict[str, Any]) -> dict[str, Any]:
+    """Put the principles themselves in place of a constitution's name: they are what makes two runs comparable."""
+    feedback = values.get("feedback")
+    if not isinstance(feedback, dict) or not isinstance(feedback.get("constitution"), str):
+        return values
+    name = feedback["constitution"]
+    try:
+        found = () if name == "default" else read_constitution(name)
+    except BadInput as error:
+        raise BadInput(f"feedback.constitution: {error}") from None
+    return {**values, "feedback": {**feedback, "constitution": [dataclasses.asdict(one) for one in found]}}
 
 
 def _compared(methods: dict[str, Any], names: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from alignarena.core.contract import Lab, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.errors import BadInput, nearest
-from alignarena.evaluators import behaviour, sentiment
+from alignarena.evaluators import behaviour, harm, sentiment
 
 Row = Mapping[str, Any]
 Measures = dict[str, float | None]
@@ -116,6 +116,10 @@ def _behaviour(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
     return ((row, behaviour.measures(row)) for row in evidence.rows)
 
 
+def _harm(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    return ((row, harm.measures(row)) for row in evidence.rows)
+
+
 def _heldout(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
     """Does the policy's log-ratio to the SFT policy order people's pairs? DPO calls it the implicit reward."""
     if not hasattr(evidence.policy, "logps"):
@@ -151,6 +155,7 @@ EVALUATORS: dict[str, Evaluator] = {
         Evaluator("win_rate", "share of completions that beat SFT's, ties half", "diagnostic", _win_rate),
         Evaluator("kl", "nats a completion away from the SFT policy, on the policy's own samples", "diagnostic", _kl),
         Evaluator("behaviour", "length, ends by itself, distinct words", "diagnostic", _behaviour),
+        Evaluator("harm", "harm and evasion on red-team prompts, refusals of look-alikes", "diagnostic", _harm),
         Evaluator("exact", "expected gold, KL and distances to the optimum, by enumeration", "diagnostic", _exact),
         Evaluator("heldout", "implicit reward against people's held-out pairs", "diagnostic", _heldout),
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignarena.core.contract import Lab, Policy, Schedule, Task
+from alignarena.core.contract import Lab, Policy, PreferenceStream, Schedule, Task
 from alignarena.core.registry import method
-from alignarena.methods.parts.experience import pairs_of
-from alignarena.methods.parts.losses import CPLLoss
+from alignarena.methods.parts.experience import Fixed, pairs_of
+from alignarena.methods.parts.regret_losses import CPLLoss, KWiseCPLLoss
+from alignarena.methods.parts.rows import with_repeats_named
 
 
 @method("cpl", paper="arXiv:2310.13639", family="offline")
@@ -25,13 +26,18 @@ class CPL:
     gamma: float = 1.0  # discount a token
     to_reference: bool = True  # False: the paper's plain form, without a reference model
     bc_coef: float = 0.0  # weight of behaviour cloning on the chosen segment
+    k_wise: bool = False  # a ranking is one row, the mean over its pairs, instead of a row a pair
+    label_ties: bool = False  # a tie is a pair labelled one half, as the authors do; False leaves it out
     schedule: Schedule = Schedule(learning_rate=1e-4, num_train_epochs=2, lr_scheduler_type="linear", warmup_ratio=0.1)
 
     def align(self, task: Task, lab: Lab) -> Policy:
-        """Contrast the two segments of every preference."""
-        preferences = pairs_of(task.preferences["overall"])
-        loss = CPLLoss(self.alpha, self.bias, self.gamma, self.to_reference, self.bc_coef, soft=preferences.soft)
-        return lab.fit(task.policy, preferences, loss, self.schedule)
+        """Contrast the two segments of every preference; a stream without end has pairs only, and no ties."""
+        preferences, scores = task.preferences["overall"], (self.alpha, self.bias, self.gamma, self.to_reference)
+        if self.k_wise and not isinstance(preferences, PreferenceStream):
+            ranked = Fixed(with_repeats_named(preferences))
+            return lab.fit(task.policy, ranked, KWiseCPLLoss(*scores, self.bc_coef, self.label_ties), self.schedule)
+        pairs = pairs_of(preferences, self.label_ties)
+        return lab.fit(task.policy, pairs, CPLLoss(*scores, self.bc_coef, soft=pairs.soft), self.schedule)
 
 
 @method("cpl_kl", paper="arXiv:2310.13639", family="offline")

@@ -16,7 +16,7 @@ from alignarena.methods.parts.labels import scorer_of
 from alignarena.methods.parts.reinforce import ReinforceLoss
 
 
-@method("d_rlaif", paper="arXiv:2309.00267", family="online")
+@method("d_rlaif", paper="arXiv:2309.00267", family="online", informed=True)
 @dataclass(frozen=True)
 class DirectRLAIF:
     """Nothing goes stale: the labeler reads what the policy writes now, at a call a completion."""

@@ -21,10 +21,11 @@ class DPO:
 
     beta: float = 0.1  # larger keeps the policy closer to the reference model
     label_smoothing: float = 0.0  # cDPO: the share of preferences taken to be flipped
+    reference_free: bool = False  # without a reference model, which nothing then holds the policy to
     schedule: Schedule = Schedule(learning_rate=1e-4, num_train_epochs=2, lr_scheduler_type="linear", warmup_ratio=0.1)
 
     def align(self, task: Task, lab: Lab) -> Policy:
         """Fit the policy to the preferences; the SFT policy is the reference model."""
         preferences = pairs_of(task.preferences["overall"])
-        loss = DPOLoss(self.beta, self.label_smoothing, soft=preferences.soft)
+        loss = DPOLoss(self.beta, self.label_smoothing, self.reference_free, soft=preferences.soft)
         return lab.fit(task.policy, preferences, loss, self.schedule)

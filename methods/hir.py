@@ -23,7 +23,7 @@ from alignarena.methods.parts.instructions import Instructed
 from alignarena.methods.parts.reward_modelling import RewardModelling
 
 
-@method("hir", paper="arXiv:2302.05206", family="online")
+@method("hir", paper="arXiv:2302.05206", family="online", informed=True)
 @dataclass(frozen=True)
 class HIR:
     """Ask for the best, see what came, and learn it as the answer to the instruction that it does follow."""
@@ -74,7 +74,7 @@ class InstructedSFT:
         return Instructed(task.policy, task.grades[-1])
 
 
-@method("instructed", paper="arXiv:2302.05206", family="baseline")
+@method("instructed", paper="arXiv:2302.05206", family="baseline", informed=True)
 def instructed_sft() -> InstructedSFT:
     """The SFT policy under HIR's best instruction, untrained: the control that says what the instruction alone does."""
     return InstructedSFT()

@@ -16,7 +16,7 @@ from alignarena.methods.parts.losses import SFTLoss
 from alignarena.methods.parts.rows import finished
 
 
-@method("labeler_distillation", paper="arXiv:2309.00267", family="baseline")
+@method("labeler_distillation", paper="arXiv:2309.00267", family="baseline", informed=True)
 @dataclass(frozen=True)
 class LabelerDistillation:
     """What is left of AI feedback without any feedback."""

@@ -2,7 +2,8 @@
 
 Differs from the paper: LoRA adapters instead of all weights; the reward model is standardised on SFT samples (Ziegler's
 way, not InstructGPT's bias alone), so that one kl_coef means the same for every reward model; a completion that does
-not end loses `missing_eos_penalty` of its score instead of having it replaced; no pretraining mix (ptx).
+not end loses `missing_eos_penalty` of its score instead of having it replaced. PPO-ptx mixes in demonstrations, as a
+task has no pretraining text, with a weight of ours.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from alignarena.core.contract import Lab, Policy, Schedule, Task
 from alignarena.core.registry import method
+from alignarena.methods.parts.demonstrations import WithDemonstrations
 from alignarena.methods.parts.experience import Rollouts, ScoredBy
 from alignarena.methods.parts.policy_gradient import PPOLoss
 from alignarena.methods.parts.reward_modelling import RewardModelling
@@ -41,4 +43,11 @@ class PPO:
             n=self.n,
             value_start=reward_model,
         )
-        return lab.fit(task.policy, rollouts, self.loss, self.schedule)
+        experience = WithDemonstrations(rollouts, task.demonstrations) if self.loss.ptx_coef else rollouts
+        return lab.fit(task.policy, experience, self.loss, self.schedule)
+
+
+@method("ppo_ptx", paper="arXiv:2203.02155", family="online")
+def ppo_ptx() -> PPO:
+    """PPO that also raises the log-prob of demonstrations, so as not to forget them (Ouyang et al., 2022, eq. 2)."""
+    return PPO(loss=PPOLoss(kl_coef=0.05, ptx_coef=0.1))

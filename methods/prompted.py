@@ -14,7 +14,7 @@ from alignarena.core.registry import method
 from alignarena.methods.parts.instructions import Instructed
 
 
-@method("prompted", paper="arXiv:2203.02155", family="baseline")
+@method("prompted", paper="arXiv:2203.02155", family="baseline", informed=True)
 @dataclass(frozen=True)
 class Prompted:
     """What words alone do: the floor of every method that is told the goal."""

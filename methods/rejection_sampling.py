@@ -32,6 +32,6 @@ class RejectionSampling:
         policy, reward_model = task.policy, self.reward_model.fit(task, lab)
         for number in range(self.rounds):
             drawn = lab.sample(policy, task.prompts, self.n, stream=f"round {number}")
-            best = best_of(lab.score(finished(drawn), reward_model), lab)
+            best = best_of(finished(lab.score(drawn, reward_model)), lab)
             policy = lab.fit(policy, Fixed(best), SFTLoss(), self.schedule)
         return policy

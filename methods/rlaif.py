@@ -19,7 +19,7 @@ from alignarena.methods.parts.policy_gradient import PPOLoss
 from alignarena.methods.parts.reinforce import ReinforceLoss
 
 
-@method("rlaif", paper="arXiv:2309.00267", family="online")
+@method("rlaif", paper="arXiv:2309.00267", family="online", informed=True)
 @dataclass(frozen=True)
 class RLAIF:
     """A labeler compares samples, a reward model learns its soft preferences, and the policy climbs the reward."""

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignarena.reports.convergence import how_it_ended
 from alignarena.reports.roles import roles
 from alignarena.reports.tables import is_number, number
 from alignarena.results import stats
+from alignarena.results.comparison import Comparison
 from alignarena.results.exact import in_limit
-from alignarena.results.frame import Comparison, Entry, Results
-from alignarena.results.leaderboard import against_baseline
+from alignarena.results.frame import Entry, Results
+from alignarena.results.verdicts import NOT_WORSE, against_baseline, margin_of
 
 METRIC_NAMES = {"gold": "gold reward", "win": "win rate against SFT"}
 _IN_LIMIT = (
@@ -25,6 +27,11 @@ _UNITS = {
     "seed may order them differently.",
     "method": "{}: a claim about the methods on this suite, with the seed as the unit.",
 }
+_TRACKS = (
+    "Told by comparisons alone what is wanted:",
+    "Told in words besides (a goal, a grade, an AI labeler's prompt, principles), so no rivals of those above:",
+)
+_MOST_PAIRS = 12  # that a sentence can name
 _ON_TOPIC_SLACK = 0.05  # below SFT by more than this, a gain may come from leaving the topic or not finishing
 
 
@@ -33,7 +40,7 @@ class Answer:
     """What one suite's comparison says: sentences, each with a kind that decides how it is marked."""
 
     suite: str
-    lines: list[tuple[str, str]]  # kind (basis | better | worse | cannot-tell | none | cost | unit | warning), sentence
+    lines: list[tuple[str, str]]  # kind (basis, better, margin, ...), sentence
 
 
 def answers(results: Results) -> list[Answer]:
@@ -56,21 +63,54 @@ def _lines(results: Results, entries: Sequence[Entry], compared: Mapping[str, Co
         return [("none", nothing), *_without_verdict(entries)]
     labels = [entry.label for entry in entries]
     rows = {row["method"]: row for row in results.leaderboard().to_dict("records") if row["method"] in labels}
-    verdicts = {label: str(rows[label]["verdict_vs_sft"]).partition(" (")[0] for label in labels}
     lines = [("basis", _basis(results, entries, metric))]
+    tracks = [[entry.label for entry in entries if entry.informed == informed] for informed in (False, True)]
+    for track, labels in zip(_TRACKS, tracks, strict=True):
+        found = _verdicts(results, labels, rows, compared, metric)
+        lines += [("track", track), *found] if tracks[1] and found else found
+    lines += [*_margin(entries, rows, metric), *_without_verdict(entries)]
+    lines += [("cost", _cost(row)) for row in rows.values() if _short(row["verdict_vs_sft"]) == "better"]
+    lines += _warnings(rows, entries[0].baseline)
+    return [*lines, *_unit([compared[label] for label in rows if label in compared], len(compared))]
+
+
+def _verdicts(
+    results: Results,
+    labels: Sequence[str],
+    rows: Mapping[str, Mapping[Any, Any]],
+    compared: Mapping[str, Comparison],
+    metric: str,
+) -> list[tuple[str, str]]:
+    """Who of a track is better than SFT, who is worse, and who cannot be told from it or from another."""
+    verdicts = {label: _short(rows[label]["verdict_vs_sft"]) for label in labels}
+    lines = []
     for outcome, words in (("better", "Better than SFT"), ("worse", "Worse than SFT"), ("cannot tell", "")):
         these = [compared[label] for label in labels if verdicts[label] == outcome and label in compared]
         these.sort(key=lambda comparison: -comparison.difference)
         if these and words:
             lines.append((outcome, f"{words} in {METRIC_NAMES[metric]}: {_list(map(_with_interval, these))}."))
         elif these:
-            told = _list(f"{_with_interval(one)}, where {_detectable(one)}" for one in these)
+            told = f"{_list(map(_with_interval, these))}, where {_detectable(these)}"
             lines.append(("cannot-tell", f"Cannot be told from SFT: {told}."))
-    lines += _apart(results, [label for label in labels if verdicts[label] in ("better", "cannot tell")], metric)
-    lines += _without_verdict(entries)
-    lines += [("cost", _cost(rows[label])) for label in labels if verdicts[label] == "better"]
-    lines += _warnings(rows, entries[0].baseline)
-    return [*lines, *_unit(compared[label] for label in labels if label in compared)]
+    return lines + _apart(results, [label for label in labels if verdicts[label] in ("better", "cannot tell")], metric)
+
+
+def _margin(entries: Sequence[Entry], rows: Mapping[str, Mapping[Any, Any]], metric: str) -> list[tuple[str, str]]:
+    """Who is not worse than SFT by more than the margin, who is worse, and of whom neither is shown."""
+    by = {label: _short(row["not_worse_than_sft"]) for label, row in rows.items()}
+    margin = f"{margin_of(entries[0]):g}"
+    heads = {
+        NOT_WORSE: f"Not worse than SFT by more than {margin} in {METRIC_NAMES[metric]}",
+        "worse": "worse than SFT, and perhaps by more than that",
+        "cannot tell": "cannot be told, too few data for either",
+    }
+    groups = {head: [label for label in by if by[label] == outcome] for outcome, head in heads.items()}
+    said = "; ".join(f"{head}: {_list(labels)}" for head, labels in groups.items() if labels)
+    return [("margin", f"{said[:1].upper()}{said[1:]}.")] if said else []
+
+
+def _short(verdict: str) -> str:
+    return verdict.partition(" (")[0]
 
 
 def _basis(results: Results, entries: Sequence[Entry], metric: str) -> str:
@@ -88,20 +128,36 @@ def _apart(results: Results, labels: Sequence[str], metric: str) -> list[tuple[s
     adjusted = stats.holm([one.p_value for one in compared])
     level = 1 - stats.LEVEL
     undecided = [
-        f"{one.a} and {one.b}"
+        one
         for one, p_value in zip(compared, adjusted, strict=True)
         if p_value > level or one.verdict.outcome == "cannot tell"
     ]
+    if len(undecided) > _MOST_PAIRS:
+        return [("cannot-tell", _from_the_best(results, labels, undecided, len(pairs)))]
     if undecided:
-        return [("cannot-tell", f"Cannot be told from each other: {'; '.join(undecided)}.")]
+        named = "; ".join(f"{one.a} and {one.b}" for one in undecided)
+        return [("cannot-tell", f"Cannot be told from each other: {named}.")]
     if len(labels) > 1:
         return [("better", f"Every pair among {_list(labels)} can be told apart.")]
     return []
 
 
+def _from_the_best(results: Results, labels: Sequence[str], undecided: Sequence[Comparison], pairs: int) -> str:
+    """Of many methods only what cannot be told from the one whose mean is highest."""
+    metric = undecided[0].metric
+    best = max(labels, key=lambda label: results.interval(label, metric).mean)
+    near = [one.b if one.a == best else one.a for one in undecided if best in (one.a, one.b)]
+    said = f"cannot be told from it: {_list(near)}" if near else "it can be told from every other"
+    return f"Highest {METRIC_NAMES[metric]}: {best}; {said}. Of {pairs} pairs {len(undecided)} cannot be told apart."
+
+
 def _without_verdict(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    stopped = [f"{entry.label} ({entry.status})" for entry in entries if entry.status != "DONE"]
+    stopped = [f"{entry.label} ({_why(entry)})" for entry in entries if entry.status != "DONE"]
     return [("none", f"No verdict: {_list(stopped)}.")] if stopped else []
+
+
+def _why(entry: Entry) -> str:
+    return f"{entry.status}: {how_it_ended(entry)}" if entry.status == "not converged" else entry.status
 
 
 def _cost(row: dict[Any, Any]) -> str:
@@ -126,19 +182,35 @@ def _warnings(rows: dict[Any, dict[Any, Any]], baseline: str) -> list[tuple[str,
     return [("warning", f"Leaves the topic or fails to finish more often than SFT ({share} on topic): {found}.")]
 
 
-def _unit(compared: Iterable[Comparison]) -> list[tuple[str, str]]:
-    units = sorted({one.unit.partition(", ") for one in compared})
-    return [("unit", _UNITS[kind].format(seeds)) for kind, _, seeds in units]
+def _unit(compared: Sequence[Comparison], family: int) -> list[tuple[str, str]]:
+    units = {one.unit: one.smallest_p for one in compared}
+    return [("unit", _claim(unit, smallest, family)) for unit, smallest in sorted(units.items())]
+
+
+def _claim(unit: str, smallest_p: float, methods: int) -> str:
+    """What kind of claim it is, and whether there are units enough for one."""
+    kind, _, seeds = unit.partition(", ")
+    claim, asked = _UNITS[kind].format(seeds), (1 - stats.LEVEL) / methods
+    if smallest_p <= asked:
+        return claim
+    few = f"so few that flipping their signs could not give p below {smallest_p:.2g}, where Holm's test over {methods} "
+    few += f"method{'s' * (methods > 1)} asks for {asked:.2g}"
+    if kind == "checkpoint":
+        return f"{claim} The clusters of prompts are {few}: nothing can be told."
+    return f"{claim} They are {few}: these verdicts lean on Student's t, hence on seeds that vary normally."
 
 
 def _with_interval(one: Comparison) -> str:
     return f"{one.a} ({_signed(one.difference)} [{_signed(one.low)}, {_signed(one.high)}])"
 
 
-def _detectable(one: Comparison) -> str:
-    if not is_number(one.minimum_detectable_difference):
+def _detectable(these: Sequence[Comparison]) -> str:
+    known = [one.minimum_detectable_difference for one in these if is_number(one.minimum_detectable_difference)]
+    if not known:
         return "there are too few prompts to tell anything"
-    return f"a difference of {number(one.minimum_detectable_difference, 3)} would have been found four times in five"
+    least, most = number(min(known), 3), number(max(known), 3)
+    differences = f"a difference of {most}" if least == most else f"differences of {least} to {most}"
+    return f"{differences} would have been found four times in five"
 
 
 def _signed(value: float) -> str:

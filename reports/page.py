@@ -15,10 +15,12 @@ from alignarena.core.files import atomic_write
 from alignarena.core.records import Ledger
 from alignarena.reports import answer, exact, plots, tables
 from alignarena.reports.completions import MOST_PROMPTS, browsable
+from alignarena.reports.convergence import how_it_ended
 from alignarena.reports.roles import roles
 from alignarena.reports.style import inline, look
 from alignarena.reports.tables import Shown, Table, number
 from alignarena.reports.text import printable, script_json
+from alignarena.reports.tracks import tracks
 from alignarena.results.frame import Entry, Results, load_results
 from alignarena.results.store import RunFolder
 
@@ -44,16 +46,18 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
     drawn = plots.draw(results)
     extra = tables.extra(results)
     board, split = tables.leaderboard(results), tables.leaderboard(results, tables.SPLIT, "split")
-    written = [board, tables.budget(results), tables.axes(results), *extra, *exact.full(results)]
+    degenerate = tables.degenerate(results)
+    written = [board, tables.budget(results), tables.axes(results), degenerate, *extra, *exact.full(results)]
     tables.write_tables(written, out / "tables")
     plots.write_plots(drawn, out / "plots")
     path = out / "index.html"
-    atomic_write(path, render(results, board, split, extra, drawn).encode("utf-8", "replace"))
+    atomic_write(path, render(results, split, extra, drawn).encode("utf-8", "replace"))
     return path
 
 
-def render(results: Results, board: Table, split: Table, extra: Sequence[Table], drawn: Sequence[plots.Plot]) -> str:
+def render(results: Results, split: Table, extra: Sequence[Table], drawn: Sequence[plots.Plot]) -> str:
     """Return the page."""
+    boards = tracks(results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -68,8 +72,7 @@ def render(results: Results, board: Table, split: Table, extra: Sequence[Table],
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         answers=answer.answers(results),
-        board=board,
-        board_notes=_notes(board),
+        boards=boards,
         laboratory=exact.laboratory(results),
         notes=_notes,
         split=split if len(split.headings) > 2 else None,  # more than the method and gold itself
@@ -77,6 +80,7 @@ def render(results: Results, board: Table, split: Table, extra: Sequence[Table],
         further=tables.further(results),
         plots={plot.name: inline(plot.svg, plot.name, plot.caption) for plot in drawn},
         training=[(entry.label, f"training-{entry.label.replace('/', '-')}") for entry in entries],
+        ended={entry.label: how_it_ended(entry) for entry in entries},
         charged=_charged(entries),
         limits=_limits(entries),
         spent=_spent(results.folders),
@@ -89,6 +93,7 @@ def render(results: Results, board: Table, split: Table, extra: Sequence[Table],
         remarks={entry.label: _remark(entry) for entry in entries},
         roles=roles(results.frame["evaluator"].unique(), results.folders),
         failures=[(entry.label, cell) for entry in entries for cell in entry.cells.values() if cell.state == "FAILED"],
+        degenerate=tables.degenerate(results),
         unfinished=[f"{entry.label}/{seed}" for entry in entries for seed, cell in entry.cells.items()
                     if cell.state in ("RUNNING", "WAITING")],
         provenance=[(folder.name, _provenance(folder)) for folder in results.folders],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 from alignarena.core.files import atomic_write
 from alignarena.core.records import Ledger
 from alignarena.reports.text import LATEX, MARKDOWN, printable
+from alignarena.results import dropped
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.leaderboard import COLUMNS, INTERVALS, MEANS
@@ -81,6 +82,7 @@ READ = [
     Column("gold_reward", "gold reward", "hidden reward, 0 to 1, with its 95 % interval"),
     Column("gold_vs_sft", "gold vs SFT", "paired difference to SFT on the same prompts, with its 95 % interval"),
     Column("verdict_vs_sft", "verdict vs SFT", "the interval excludes 0 and Holm's test over all methods agrees", None),
+    Column("not_worse_than_sft", "not worse than SFT", "one-sided test against a stated loss, Holm over all", None),
     Column("on_topic", "on topic", "share of completions that name the topic and finish"),
     Column("proxy_reward", "proxy", "score of the reward model that methods were trained on"),
     Column("win_rate", "win rate", "against SFT's completion of the same prompt, ties half, with its 95 % interval"),
@@ -95,6 +97,7 @@ READ = [
     Column("seconds", "seconds", "charged wall clock, as if nothing had been in the cache", 0),
     Column("peak_memory_mib", "peak MiB", "largest memory while it ran", 0),
     Column("track", "track", "which count the budget holds equal between methods", None),
+    Column("information", "information", "comparisons alone, or also told in words what is wanted", None),
     Column("seeds", "seeds", "finished seeds that the numbers rest on", 0),
     Column("status", "status", "DONE, FAILED or not converged", None),
 ]
@@ -110,9 +113,17 @@ SPLIT = [
 ]
 
 
-def leaderboard(results: Results, columns: Sequence[Column] = READ, name: str = "leaderboard") -> Table:
-    """Return the leaderboard; as read it has the given columns, without those that were scored for no method."""
-    rows = results.leaderboard().to_dict("records")
+def leaderboard(
+    results: Results,
+    columns: Sequence[Column] = READ,
+    name: str = "leaderboard",
+    among: Collection[str] | None = None,
+) -> Table:
+    """Return the leaderboard, of all methods or those ``among`` it.
+
+    As read it has the given columns, without those that were scored for no method.
+    """
+    rows = [row for row in results.leaderboard().to_dict("records") if among is None or row["method"] in among]
     shown = {column: [_shown(results, row, column) for row in rows] for column in columns}
     kept = [column for column in columns if any(cell.text or cell.worth_a_column for cell in shown[column])]
     raw = [[row[column] for column in COLUMNS] for row in rows]
@@ -164,6 +175,15 @@ def extra(results: Results) -> list[Table]:
             texts = (prefix + one["name"], printable(str(one["title"])), printable(str(one["caption"])))
             tables.append(plain(*texts, [printable(str(column)) for column in one["columns"]], one["rows"]))
     return tables
+
+
+def degenerate(results: Results) -> Table:
+    """Return what each method met that says little or nothing, and the rows that were dropped, by reason."""
+    lines = {entry.label: dropped.counted(entry.finished) for entry in results.entries.values()}
+    rows = [[label, *line] for label, found in lines.items() for line in found or ()]
+    before = [label for label, found in lines.items() if found is None]
+    caption = f"Run before this was counted: {', '.join(before)}." if before else ""
+    return plain("degenerate", "Dropped rows and degenerate inputs", caption, dropped.COLUMNS, rows)
 
 
 def plain(name: str, title: str, caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from alignarena.reports.exact import laboratory
-from alignarena.reports.tables import READ, Shown, leaderboard
+from alignarena.reports.tables import READ, Shown
+from alignarena.reports.tracks import tracks
 from alignarena.results.frame import Results
 
 # What fits a terminal, and what is left out of a narrow one; the page and the CSV have the rest.
@@ -45,9 +46,12 @@ def print_results(results: Results, console: Console | None = None) -> None:
 def print_leaderboard(results: Results, console: Console) -> None:
     """Print the leaderboard's main columns and what its verdicts are about."""
     names = [name for name in _SHOWN if console.width >= _WIDE or name not in _WIDE_ONLY]
-    board = leaderboard(results, [column for column in READ if column.name in names])
-    rows = [[_text(heading, cell) for heading, cell in zip(board.headings, row, strict=True)] for row in board.shown]
-    _print(board.headings, rows, console, [board.numeric(i) for i in range(len(board.headings))])
+    for track in tracks(results, [column for column in READ if column.name in names]):
+        if track.title:
+            console.print(Text(track.title, style="bold"))
+        board = track.board
+        rows = [[_text(*cell) for cell in zip(board.headings, row, strict=True)] for row in board.shown]
+        _print(board.headings, rows, console, [board.numeric(i) for i in range(len(board.headings))])
     verdicts = results.leaderboard()["verdict_vs_sft"]
     units = sorted({verdict.partition(" (")[2].rstrip(")") for verdict in verdicts if " seed" in verdict})
     if units:
@@ -72,5 +76,6 @@ def _plain(cell: Shown) -> str:
 
 def _text(heading: str, cell: Shown) -> str:
     if heading == _VERDICT:
-        return cell.text.partition(" (")[0]
+        verdict, _, about = cell.text.partition(" (")
+        return about.rstrip(")") if verdict == "no verdict" else verdict
     return (str(cell) if heading == _WITH_INTERVAL else cell.text) or "\u2013"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -15,48 +15,14 @@ from alignarena.core.errors import BadInput, nearest
 from alignarena.core.files import read_json
 from alignarena.core.records import Ledger
 from alignarena.results import leaderboard, stats
-from alignarena.results.stats import Interval, Sample, Verdict
+from alignarena.results.comparison import Comparison
+from alignarena.results.convergence import Rise
+from alignarena.results.stats import Interval, Sample
 from alignarena.results.store import Cell, RunFolder, tidy
 
 BASELINE = "sft"
 STUDY = "study.json"  # in the folder of a study: its name, and the folders of its variants in order
 Status = Literal["DONE", "FAILED", "not converged", "RUNNING", "WAITING"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The paired difference of two methods, a - b, with its interval, test and verdict on a."""
-
-    a: str
-    b: str
-    metric: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    test: str
-    verdict: Verdict
-    prompts: int  # compared, over all seeds
-
-    @property
-    def unit(self) -> str:
-        """What the claim is about: ``checkpoint, 1 seed`` or ``method, n seeds``."""
-        return self.verdict.unit
-
-    @property
-    def minimum_detectable_difference(self) -> float:
-        """The difference found with 80 % power at the 5 % level."""
-        return self.verdict.minimum_detectable_difference
-
-    @property
-    def winner(self) -> str:
-        """The verdict in one phrase: ``A better``, ``B better`` or ``cannot tell``."""
-        names = {"better": f"{self.a} better", "worse": f"{self.b} better", "cannot tell": "cannot tell"}
-        return names[self.verdict.outcome]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {**asdict(self), **asdict(self.verdict), "verdict": self.winner}
 
 
 @dataclass(frozen=True)
@@ -88,6 +54,16 @@ class Entry:
             if state in states:
                 return state
         return "DONE" if all(cell.converged for cell in self.finished) else "not converged"
+
+    @property
+    def rise(self) -> Rise | None:
+        """How the training reward ended, of the seed where it rose most surely; None where no curve can tell."""
+        return min((cell.rise for cell in self.finished if cell.rise), key=lambda one: one.p_value, default=None)
+
+    @property
+    def informed(self) -> bool:
+        """Whether the method is told in words what is wanted, as its card in provenance.json says."""
+        return bool((self.folder.provenance.get("methods") or {}).get(self.method, {}).get("informed"))
 
     def charged(self) -> Ledger:
         """Return what one run was charged: the mean over finished seeds, the largest peak memory."""
@@ -179,21 +155,27 @@ class Results:
         Raises:
             BadInput: An unknown method or metric, or nothing in common to compare.
         """
-        self.entry(a), self.entry(b)
+        entries = self.entry(a), self.entry(b)
         if metric not in self.metrics:
             raise BadInput(f"no metric {metric!r} in {self._where}{nearest(metric, self.metrics)}")
-        pairs = self._pairs(a, b, metric)
-        if not pairs:
+        differences = self.differences(a, b, metric)
+        if not differences:
             raise BadInput(
                 f"{a} and {b} have no finished seed with {metric!r} on the same prompts in {self._where}; finish the "
                 "run or choose another metric"
             )
-        found = stats.paired_difference([(pair["value"].to_numpy(), pair["cluster"].to_numpy()) for pair in pairs])
-        return Comparison(a, b, metric, **vars(found), prompts=sum(map(len, pairs)))
+        found = stats.paired_difference(differences)
+        withheld = ", ".join(f"{one.label} {one.status}" for one in entries if one.status != "DONE")
+        prompts = sum(len(values) for values, _ in differences)
+        return Comparison(a, b, metric, **vars(found), prompts=prompts, withheld=withheld)
 
     def comparable(self, a: str, b: str, metric: str) -> bool:
         """Whether two methods have a finished seed with the metric on the same prompts."""
         return bool(self._pairs(a, b, metric))
+
+    def differences(self, a: str, b: str, metric: str) -> list[Sample]:
+        """Return the paired differences a - b and the clusters of their prompts, one pair a seed that both have."""
+        return [(pair["value"].to_numpy(), pair["cluster"].to_numpy()) for pair in self._pairs(a, b, metric)]
 
     def _pairs(self, a: str, b: str, metric: str) -> list[pd.DataFrame]:
         """Per-prompt differences, one frame a seed that both have."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from alignarena.results import stats
-from alignarena.results.exact import in_limit
+from alignarena.results.verdicts import against_baseline, margin_of, not_worse, outcomes, without_verdict
 
 if TYPE_CHECKING:
-    from alignarena.results.frame import Comparison, Entry, Results
+    from alignarena.results.comparison import Comparison
+    from alignarena.results.frame import Entry, Results
 
 LEDGER_COLUMNS = ("sampled_tokens", "trained_tokens", "labels", "labeler_calls", "seconds", "peak_memory_mib")
 COLUMNS = [
@@ -23,6 +24,7 @@ COLUMNS = [
     *LEDGER_COLUMNS,
     *("verdict_vs_sft", "status"),
     *("finish_rate", "topic_rate", "sentiment_given_both", "second_sentiment", "disagreement"),
+    *("information", "not_worse_than_sft"),
 ]
 # Column and metric of plain means; those with intervals are built by name below.
 MEANS = {
@@ -38,45 +40,25 @@ MEANS = {
     "disagreement": "disagreement",
 }
 INTERVALS = {"gold_reward": "gold", "win_rate": "win"}
-_ALPHA = 1 - stats.LEVEL
+# Whether a method learns from comparisons alone, or is told in words what is wanted: they are no equal rivals.
+PREFERENCE_ONLY, INFORMED = "preference-only", "instruction-informed"
 
 
 def build(results: Results) -> pd.DataFrame:
     """Return the leaderboard; a missing number is NaN, and a method without a finished seed has none."""
     comparisons = against_baseline(results)
-    verdicts = _verdicts(comparisons)
-    rows = [_row(results, entry, comparisons, verdicts) for entry in results.entries.values()]
+    better, margins = outcomes(comparisons), not_worse(results, comparisons)
+    rows = []
+    for entry in results.entries.values():
+        verdicts = {"verdict_vs_sft": _verdict(entry, comparisons, better)}
+        verdicts["not_worse_than_sft"] = _not_worse(entry, margins)
+        rows.append(_row(results, entry, comparisons.get(entry.label)) | verdicts)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def against_baseline(results: Results) -> dict[str, Comparison]:
-    """Compare every method that may get a verdict with its SFT row, on the primary metric; none in the limit."""
-    found = {}
-    for entry in results.entries.values():
-        metric, baseline = results.primary_metric(entry.label), results.entries.get(entry.baseline)
-        if metric is None or entry.is_baseline or baseline is None or in_limit(entry):
-            continue
-        if results.comparable(entry.label, baseline.label, metric):
-            found[entry.label] = results.compare(entry.label, baseline.label, metric)
-    return found
-
-
-def _verdicts(comparisons: Mapping[str, Comparison]) -> dict[str, str]:
-    """Verdicts of the family "all methods against SFT": the interval excludes 0 and so does Holm's test."""
-    adjusted = stats.holm([comparison.p_value for comparison in comparisons.values()])
-    verdicts = {}
-    for (label, comparison), p_value in zip(comparisons.items(), adjusted, strict=True):
-        outcome = comparison.verdict.outcome if p_value <= _ALPHA else "cannot tell"
-        verdicts[label] = f"{outcome} ({comparison.unit})"
-    return verdicts
-
-
-def _row(
-    results: Results, entry: Entry, comparisons: Mapping[str, Comparison], verdicts: Mapping[str, str]
-) -> dict[str, Any]:
+def _row(results: Results, entry: Entry, comparison: Comparison | None) -> dict[str, Any]:
     row: dict[str, Any] = {"method": entry.label, "track": _track(entry), "seeds": len(entry.finished)}
-    row["status"] = entry.status
-    row["verdict_vs_sft"] = _verdict(entry, verdicts)
+    row |= {"information": INFORMED if entry.informed else PREFERENCE_ONLY, "status": entry.status}
     if not entry.finished:
         return row
     for column, metric in MEANS.items():
@@ -84,7 +66,6 @@ def _row(
     for column, metric in INTERVALS.items():
         interval = results.interval(entry.label, metric)
         row |= {column: interval.mean, f"{column}_low": interval.low, f"{column}_high": interval.high}
-    comparison = comparisons.get(entry.label)
     if comparison is not None and comparison.metric == "gold":
         row |= {"gold_vs_sft": comparison.difference}
         row |= {"gold_vs_sft_low": comparison.low, "gold_vs_sft_high": comparison.high}
@@ -93,14 +74,16 @@ def _row(
     return row | {column: charged[column] for column in LEDGER_COLUMNS}
 
 
-def _verdict(entry: Entry, verdicts: Mapping[str, str]) -> str:
-    if entry.is_baseline:
-        return "baseline"
-    if entry.status != "DONE":
-        return f"no verdict ({entry.status})"
-    if in_limit(entry):
-        return "no verdict (correctness, not a ranking)"
-    return verdicts.get(entry.label, "no verdict (not scored)")
+def _verdict(entry: Entry, comparisons: Mapping[str, Comparison], outcomes: Mapping[str, str]) -> str:
+    if entry.status == "not converged" and not entry.is_baseline:
+        return "no verdict (not converged)"  # a longer run may order the methods differently
+    missing = without_verdict(entry, outcomes)
+    return missing or f"{outcomes[entry.label]} ({comparisons[entry.label].unit})"
+
+
+def _not_worse(entry: Entry, found: Mapping[str, str]) -> str:
+    """A run that was still improving gets this one: of what it came to so far, it says no more than it shows."""
+    return without_verdict(entry, found) or f"{found[entry.label]} (margin {margin_of(entry):g})"
 
 
 def _track(entry: Entry) -> str:

@@ -24,6 +24,7 @@ Outcome = Literal["better", "worse", "cannot tell"]
 LEVEL = 0.95
 POWER = 0.80
 RESAMPLES = 10_000
+MARGIN = 0.05  # a loss to SFT that is none: a twentieth of the scale of gold and of the win rate, both 0 to 1
 FEWEST_PROMPTS_LENGTH_CONTROLLED = 300
 _EXACT_UP_TO = 13  # 2^13 sign patterns are fewer than RESAMPLES
 _CHUNK = 1000
@@ -67,6 +68,7 @@ class Difference:
     p_value: float
     test: str  # in words: what was tested, and how small its p can be
     verdict: Verdict
+    smallest_p: float  # that flipping the signs of these clusters, or seeds, could give
 
 
 def bootstrap_interval(values: ArrayLike, clusters: ArrayLike, n: int = RESAMPLES, seed: int = 0) -> Interval:
@@ -116,22 +118,46 @@ def mean_interval(samples: Sequence[Sample], n: int = RESAMPLES, seed: int = 0) 
     return bootstrap_interval(*samples[0], n=n, seed=seed) if samples else bootstrap_interval([], [])
 
 
-def sign_flip_p(differences: ArrayLike, clusters: ArrayLike, n: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p of a mean difference of 0, flipping the signs of whole clusters.
+def sign_flip_p(
+    differences: ArrayLike, clusters: ArrayLike, n: int = RESAMPLES, seed: int = 0, *, one_sided: bool = False
+) -> float:
+    """Return p of a mean difference of 0 (one-sided: of 0 or less), flipping the signs of whole clusters.
 
     Exact up to 13 clusters, else by n random flips, the observed one counted among them: never below 2^(1-clusters)
-    or 1/(n+1).
+    (half of that, one-sided) or 1/(n+1).
     """
     sums, _ = _cluster_sums(differences, clusters)
     sums = sums[sums != 0]  # a cluster without a difference takes no side
     if not len(sums):
         return 1.0
-    observed = abs(sums.sum()) * (1 - 1e-12)
-    if len(sums) <= _EXACT_UP_TO:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums))))
-        return float(np.mean(np.abs(signs @ sums) >= observed))
-    flipped = np.concatenate([chunk @ sums for chunk in _signs(len(sums), n, seed)])
-    return float((1 + np.sum(np.abs(flipped) >= observed)) / (1 + n))
+    observed = sums.sum() if one_sided else abs(sums.sum())
+    observed -= 1e-12 * abs(observed)
+    exact = len(sums) <= _EXACT_UP_TO
+    signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums)))) if exact else _signs(len(sums), n, seed)
+    flipped = np.concatenate([signs[i : i + _CHUNK].astype(float) @ sums for i in range(0, len(signs), _CHUNK)])
+    reached = int(np.sum((flipped if one_sided else np.abs(flipped)) >= observed))
+    return reached / len(flipped) if exact else (1 + reached) / (1 + n)
+
+
+def not_worse_p(samples: Sequence[Sample], margin: float, n: int = RESAMPLES, seed: int = 0) -> float:
+    """Return the one-sided p of "a loses to b by the margin or more": small where a is not worse by that much.
+
+    The paired test of :func:`paired_difference`, of the same differences raised by the margin.
+
+    Args:
+        samples: Per-prompt differences (a - b) and their clusters, one pair a seed.
+        margin: The largest loss that counts as none, in units of the differences.
+        n: Sign flips, with one seed.
+        seed: Of these.
+    """
+    if len(samples) == 1:
+        [(values, clusters)] = samples
+        return sign_flip_p(np.asarray(values, dtype=float) + margin, clusters, n, seed, one_sided=True)
+    interval = mean_interval(samples)
+    raised = interval.mean + margin
+    if interval.standard_error == 0:
+        return float(raised <= 0)
+    return float(stats.t.sf(raised / interval.standard_error, len(samples) - 1))
 
 
 def paired_difference(samples: Sequence[Sample], n: int = RESAMPLES, seed: int = 0) -> Difference:
@@ -150,17 +176,18 @@ def paired_difference(samples: Sequence[Sample], n: int = RESAMPLES, seed: int =
     if len(samples) == 1:
         unit, spread = "checkpoint, 1 seed", float(stats.norm.ppf(1 - (1 - LEVEL) / 2) + stats.norm.ppf(POWER))
         clusters = len(np.unique(np.asarray(samples[0][1], dtype=str)))
-        p_value = sign_flip_p(*samples[0], n=n, seed=seed)
+        p_value, smallest = sign_flip_p(*samples[0], n=n, seed=seed), max(2.0 ** (1 - clusters), 1 / (1 + n))
         test = f"sign-flip test over {clusters} prompt clusters"
     else:
         seeds = len(samples)
+        smallest = 2.0 ** (1 - seeds)
         unit = f"method, {seeds} seeds"
         spread = float(stats.t.ppf(1 - (1 - LEVEL) / 2, seeds - 1) + stats.t.ppf(POWER, seeds - 1))
         p_value = _t_test_p(interval, seeds)
-        test = f"t-test over {seeds} seeds (a sign-flip test of them could not give p below {2.0 ** (1 - seeds):g})"
+        test = f"t-test over {seeds} seeds (a sign-flip test of them could not give p below {smallest:g})"
     outcome = outcome_of(interval.low, interval.high)
     verdict = Verdict(outcome, unit, spread * interval.standard_error)
-    return Difference(interval.mean, interval.low, interval.high, p_value, test, verdict)
+    return Difference(interval.mean, interval.low, interval.high, p_value, test, verdict, smallest)
 
 
 def outcome_of(low: float, high: float) -> Outcome:
@@ -237,10 +264,13 @@ def _draws(clusters: int, n: int, seed: int) -> NDArray[np.int16]:
     return drawn
 
 
-def _signs(clusters: int, n: int, seed: int) -> Any:
+@functools.lru_cache(maxsize=4)
+def _signs(clusters: int, n: int, seed: int) -> NDArray[np.int8]:
+    """Random signs (n, clusters), kept as the draws are."""
     rng = np.random.default_rng([seed, clusters, 1])
-    for start in range(0, n, _CHUNK):
-        yield rng.choice(np.array([1.0, -1.0]), size=(min(_CHUNK, n - start), clusters))
+    chunks = [rng.choice(np.array([1, -1], dtype=np.int8), size=(min(_CHUNK, n - start), clusters))
+              for start in range(0, n, _CHUNK)]  # fmt: skip
+    return np.concatenate(chunks)
 
 
 def _t_test_p(interval: Interval, seeds: int) -> float:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from alignarena.core.errors import BadInput
 from alignarena.core.files import append_jsonl, atomic_write, dump_json, read_json, read_jsonl, write_json, write_jsonl
 from alignarena.core.records import Ledger
+from alignarena.results.convergence import Rise, last_rise
 
 State = Literal["DONE", "FAILED", "RUNNING", "WAITING"]
 SCORE_COLUMNS = ["prompt_id", "sample", "evaluator", "metric", "value"]
@@ -30,7 +31,7 @@ class Cell:
     method: str
     seed: int
     state: State
-    outcome: Mapping[str, Any] = field(default_factory=dict)  # of DONE: stopped, converged; of FAILED: error, traceback
+    outcome: Mapping[str, Any] = field(default_factory=dict)  # of DONE: stopped, rise; of FAILED: error, traceback
     config: Mapping[str, Any] = field(default_factory=dict)
     completions: list[dict[str, Any]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
@@ -41,10 +42,16 @@ class Cell:
     track: str = ""
     stages: list[dict[str, Any]] = field(default_factory=list)
 
+    @cached_property
+    def rise(self) -> Rise | None:
+        """How the training reward ended: of its curve; where that was trimmed away, as noted when the run ended."""
+        noted = self.outcome.get("rise")
+        return last_rise(self.metrics) if self.metrics or not noted else Rise(**noted)
+
     @property
     def converged(self) -> bool:
-        """Whether the run was not marked as still improving when it stopped."""
-        return self.outcome.get("converged") is not False
+        """Whether the run was not still improving when it stopped, as far as its reward curve can tell."""
+        return self.rise is None or not self.rise.goes_on
 
 
 class RunFolder:
@@ -245,7 +252,7 @@ class RunFolder:
             method: Its method.
             seed: Its seed.
             stopped: ``finished`` or ``budget``.
-            **notes: Further facts, such as ``converged=False``.
+            **notes: Further facts, such as the ``rise`` of the training reward at the end.
         """
         self._end(method, seed, "DONE", {"stopped": stopped, **notes})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def provenance(methods: tuple[str, ...], seeds: tuple[int, ...]) -> dict[str, An
         cards["base"]["summary"] = "The model as given: an instruct model."
     if "best_of_n" in cards:
         cards["best_of_n"]["kl"] = "analytic upper bound"
+    if "hir" in cards:
+        cards["hir"]["informed"] = True
     return {
         "alignarena": "0.1.0",
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
@@ -173,7 +176,7 @@ def sampled(method: str, seed: int) -> tuple[list[dict[str, Any]], list[dict[str
     return completions, scores
 
 
-def training(method: str) -> list[dict[str, Any]]:
+def training(method: str, reward: Callable[[int], float] = lambda step: 0.6 - 0.3 * 0.5**step) -> list[dict[str, Any]]:
     rng = generator(0, "training", method)
     rows = [
         {"fit": 0, "loss_name": "SFTLoss", "phase": 0, "step": step, "learning_rate": 1e-4, "loss": 2 - 0.05 * step}
@@ -188,7 +191,7 @@ def training(method: str) -> list[dict[str, Any]]:
             "learning_rate": 5e-5,
             "loss": 0.69 - 0.01 * step + float(rng.normal(0, 0.01)),
             "kl": 0.1 * step,
-            "reward": 0.3 + 0.02 * step,
+            "reward": reward(step),
             "grad_norm": 1.0,
         }
         for step in range(16)

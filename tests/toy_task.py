@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -122,3 +123,18 @@ def toy_task(lab: HarnessLab, policy: AdapterPolicy, scorer: Scorer | None = Non
         preferences=Lazily({"overall": ranked}),
         annotator=annotator,
     )
+
+
+def two_axes(lab: HarnessLab, task: Task) -> Task:
+    """Return the task with two axes, on which the annotators are of opposite opinions; "overall" is out of bounds."""
+    scales = {"helpful": 1.0, "harmless": -1.0}
+    judges = {name: SimulatedAnnotator(Favours(scale), noise=0.0) for name, scale in scales.items()}
+
+    def ranked(name: str) -> Rows:
+        return lab.prefer(rankings(lab.sample(task.policy, prompts(), 4, stream="annotator")), judges[name])
+
+    def forbidden() -> Rows:
+        raise AssertionError("overall was read")
+
+    makers = {"overall": forbidden, **{name: partial(ranked, name) for name in judges}}
+    return replace(task, preferences=Lazily(makers), annotators=judges)

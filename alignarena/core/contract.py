@@ -108,7 +108,10 @@ class Judge(Protocol):
         ...
 
     def prefer(self, rows: Rows, lab: Lab) -> Rows:
-        """Take rows with ``completions`` and add ``ranks`` and ``margins``; called through :meth:`Lab.prefer`."""
+        """Take rows with ``completions`` and add ``ranks`` and ``margins``; called through :meth:`Lab.prefer`.
+
+        A labeler compares a row that has a ``principle`` (text) by that.
+        """
         ...
 
 
@@ -138,16 +141,26 @@ class Reviser(Protocol):
     """Critiques a completion by a principle and rewrites it."""
 
     def revise(self, rows: Rows, principles: tuple[Principle, ...], lab: Lab, *, stream: str) -> Rows:
-        """Return the rows with ``completion`` replaced and the critique kept."""
+        """Return the rows with ``completion`` replaced, and what belonged to the old one taken out.
+
+        Added are ``principle`` (its critique request), ``critique``, ``revised``, which is false where no revision came
+        out and the old completion stands, and ``changed``, whether it is another text now.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Principle:
-    """One line of a constitution: what to look for, and what to do about it."""
+    """One line of a constitution: what to look for, what to do about it, and what to prefer."""
 
     critique_request: str
     revision_request: str
+    comparison: str = ""  # what the better of two completions does; empty: the critique request says it
+
+    @property
+    def criterion(self) -> str:
+        """What a labeler is told to compare by."""
+        return self.comparison or self.critique_request
 
 
 class Experience(Protocol):
@@ -240,6 +253,7 @@ class Task:
     # rankings by axis, "overall" always, computed and charged when first read; a stream where feedback is unlimited
     preferences: Mapping[str, Rows | PreferenceStream]
     annotator: Judge | None = None  # the people, simulated or not: asking costs labels; None: they can't be asked
+    annotators: Mapping[str, Judge] = field(default_factory=dict)  # who ranks by the further axes of preferences
     labeler: Judge | Scorer | None = None  # the AI feedback model: costs labeler calls
     reviser: Reviser | None = None  # critique and revise
     principles: tuple[Principle, ...] = ()  # the constitution

@@ -31,6 +31,7 @@ class MethodEntry:
     paper: str
     family: str
     module: str
+    informed: bool = False
 
     @property
     def summary(self) -> str:
@@ -52,13 +53,15 @@ METHODS: dict[str, MethodEntry] = {}
 Build = TypeVar("Build", bound=Callable[..., Any])
 
 
-def method(name: str, *, paper: str, family: str = "") -> Callable[[Build], Build]:
+def method(name: str, *, paper: str, family: str = "", informed: bool = False) -> Callable[[Build], Build]:
     """Register a method under a key: a frozen dataclass, or a function that returns one.
 
     Args:
         name: The key used on the command line, in files and in tables.
         paper: Where the method is defined, as ``arXiv:NNNN.NNNNN`` or an address.
         family: ``baseline``, ``offline``, ``online`` or ``trl``, for `alignarena list methods`.
+        informed: Whether it is told in words what is wanted (the task's goal, grades, AI labeler, reviser or
+            principles), which the report keeps apart from learning by comparisons alone. The conformance check knows.
 
     Raises:
         BadInput: Something else already registered the key.
@@ -69,7 +72,7 @@ def method(name: str, *, paper: str, family: str = "") -> Callable[[Build], Buil
         defined_at = (build.__module__, build.__qualname__)
         if known is not None and (known.module, known.build.__qualname__) != defined_at:
             raise BadInput(f"method {name!r} is already registered by {known.module}; choose another name")
-        METHODS[name] = MethodEntry(name, build, paper, family, build.__module__)
+        METHODS[name] = MethodEntry(name, build, paper, family, build.__module__, informed)
         return build
 
     return register

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alignarena.core.contract import Batch, Loss, Rows
+from alignarena.core.degenerate import must_be_finite
 from alignarena.core.errors import BadInput
 from alignarena.harness.tokens import Tokens, TokenSequence
 
@@ -39,6 +40,7 @@ def examples(rows: Rows, loss: Loss, tokens: Tokens) -> tuple[list[Example], Cou
 
     Raises:
         BadInput: A column the loss reads is missing, or no row is left.
+        RunFailed: What a column holds is not a finite number.
     """
     wanted = {column for pair in loss.reads.values() for column in pair} | set(loss.columns)
     missing = sorted(wanted - set(rows.column_names))
@@ -46,9 +48,10 @@ def examples(rows: Rows, loss: Loss, tokens: Tokens) -> tuple[list[Example], Cou
         raise BadInput(f"{type(loss).__name__} reads {missing}, which the rows lack; they have {rows.column_names}")
     kept: list[Example] = []
     dropped: Counter[str] = Counter()
+    compared = len({prompt for prompt, _ in loss.reads.values()}) == 1  # completions of one prompt, not of several
     for row in rows.to_list():
         example = _example(row, loss, tokens)
-        reason = _unusable(example, tokens)
+        reason = _unusable(example, tokens, compared)
         if reason:
             dropped[reason] += 1
         else:
@@ -69,13 +72,18 @@ def _example(row: Mapping[str, Any], loss: Loss, tokens: Tokens) -> Example:
         group=str(row.get("prompt_id") or row["prompt"]),
         sequences=sequences,
         k_wise=frozenset(key for key, (_, column) in loss.reads.items() if not isinstance(row[column], str)),
-        columns={column: row[column] for column in loss.columns},
+        columns={column: _finite(row, column, loss) for column in loss.columns},
         spans={key: (row[f"{column}_span"][0], row[f"{column}_span"][1])
                for key, (_, column) in loss.reads.items() if row.get(f"{column}_span")},
     )  # fmt: skip
 
 
-def _unusable(example: Example, tokens: Tokens) -> str | None:
+def _finite(row: Mapping[str, Any], column: str, loss: Loss) -> Any:
+    must_be_finite(row[column], str(row.get("prompt_id")), type(loss).__name__, column)
+    return row[column]
+
+
+def _unusable(example: Example, tokens: Tokens, compared: bool) -> str | None:
     every = [sequence for group in example.sequences.values() for sequence in group]
     if any(not sequence.completion for sequence in every):
         return "empty completion"
@@ -85,7 +93,7 @@ def _unusable(example: Example, tokens: Tokens) -> str | None:
            for key, (start, stop) in example.spans.items()):  # fmt: skip
         return "span outside the completion"
     one_span = len({example.spans.get(key) for key in example.sequences}) == 1
-    if len(every) > 1 and all(sequence == every[0] for sequence in every) and one_span:
+    if compared and len(every) > 1 and all(sequence == every[0] for sequence in every) and one_span:
         return "identical completions"  # no preference: log 2 and no gradient
     return None
 
@@ -111,10 +119,9 @@ class Collator:
         place = {sequence: i for i, sequence in enumerate(sequences)}
         self._index: dict[str, Tensor] = {}
         for key in items[0].sequences:
-            width = max(len(example.sequences[key]) for example in items)
-            index = torch.full((len(items), width), len(sequences))  # one past the end: a completion that is absent
-            for b, example in enumerate(items):
-                index[b, : len(example.sequences[key])] = torch.tensor([place[s] for s in example.sequences[key]])
+            rows = [[place[s] for s in example.sequences[key]] for example in items]
+            # one past the end: a completion that is absent
+            index = torch.from_numpy(_padded(rows, len(sequences), np.int64))
             self._index[key] = index if key in items[0].k_wise else index[:, 0]
 
     def spread(self, values: Tensor, lengths: Sequence[int]) -> dict[str, Tensor]:
@@ -150,10 +157,15 @@ class Collator:
         return mask * ((places >= start) & (places < stop))
 
     def _column(self, name: str) -> Tensor:
-        values = [np.atleast_1d(np.asarray(example.columns[name], dtype=np.float32)) for example in self.items]
-        width = max(len(value) for value in values)
-        padded = np.full((len(values), width), np.nan, dtype=np.float32)
-        for row, value in zip(padded, values, strict=True):
-            row[: len(value)] = value
-        scalar = not isinstance(self.items[0].columns[name], list | tuple)
-        return torch.from_numpy(padded[:, 0] if scalar else padded)
+        values = [example.columns[name] for example in self.items]
+        if not isinstance(values[0], list | tuple):
+            return torch.tensor(values, dtype=torch.float32)
+        return torch.from_numpy(_padded(values, np.nan, np.float32))
+
+
+def _padded(rows: Sequence[Sequence[Any]], fill: float, kind: type[np.generic]) -> np.ndarray[Any, Any]:
+    """Return rows of different lengths as one array (B, K)."""
+    padded = np.full((len(rows), max(map(len, rows))), fill, dtype=kind)
+    for to, row in zip(padded, rows, strict=True):
+        to[: len(row)] = row
+    return padded

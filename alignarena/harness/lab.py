@@ -6,6 +6,7 @@ hit charges what the work cost when it was done, so a method pays the same wheth
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,8 +34,9 @@ from alignarena.core.contract import (
     Scorer,
     TrainablePolicy,
 )
+from alignarena.core.degenerate import in_preferences, in_samples, in_scores, must_be_finite
 from alignarena.core.digest import digest
-from alignarena.core.errors import BudgetUsedUp, RunFailed
+from alignarena.core.errors import BadInput, BudgetUsedUp
 from alignarena.core.feedback import cost_of_preferring, cost_of_scoring
 from alignarena.core.records import Budget, Ledger
 from alignarena.core.seeds import derive, generator
@@ -52,8 +54,9 @@ from alignarena.harness.tokens import TokenSequence
 from alignarena.harness.trainer import POLICY, Fit
 
 # Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
-REVISIONS = {"sample": 2, "score": 2, "prefer": 1, "revise": 1, "logps": 2, "fit": 2, "fit_reward_model": 2,
-             "train_with": 1}  # fmt: skip
+REVISIONS = {"sample": 3, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "fit": 3, "fit_reward_model": 3,
+             "train_with": 2}  # fmt: skip
+_ON_RECORD = ("dropped", "stopped", "met")  # what a stage has in a cell's account beside its ledger
 Result = TypeVar("Result")
 
 
@@ -134,7 +137,10 @@ class HarnessLab:
         """Draw n completions a prompt from an adapter."""
 
         def compute() -> Rows:
-            return Dataset.from_list(self._sample(policy, rows.to_list(), n, stream, sampling))
+            sampled = Dataset.from_list(self._sample(policy, rows.to_list(), n, stream, sampling))
+            if self._limited:  # what a judge writes for itself is no completion of the comparison
+                self.meet(in_samples(sampled))
+            return sampled
 
         inputs = (policy.digest, rows, n, stream, sampling, self.backbone.config.max_new_tokens, self.seed)
         return self._rows("sample", f"sample {stream}", inputs, compute, total=len(rows))
@@ -146,9 +152,9 @@ class HarnessLab:
             self._metered().add(**cost_of_scoring(rows, scorer))
             with self._prompts_of_any_length():
                 scores = scorer.score(rows, self)
-            if not np.isfinite(scores).all():
-                where = rows["prompt_id"][int(np.argmin(np.isfinite(scores)))]
-                raise RunFailed(f"{type(scorer).__name__} gave prompt {where!r} a score that is not a finite number")
+            for prompt_id, score in zip(rows["prompt_id"][:], scores, strict=True):
+                must_be_finite(score, prompt_id, type(scorer).__name__, "score")
+            self.meet(in_scores(rows["prompt_id"][:], scores))
             return _with_column(rows, "score", [float(score) for score in scores])
 
         return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute, len(rows))
@@ -160,6 +166,10 @@ class HarnessLab:
             self._metered().add(**cost_of_preferring(rows, judge))
             with self._prompts_of_any_length():
                 preferred = judge.prefer(rows, self)
+            for row, name in itertools.product(preferred.to_list(), ("probability", "margins", "ranks")):
+                if name in row:
+                    must_be_finite(row[name], row["prompt_id"], type(judge).__name__, name)
+            self.meet(in_preferences(preferred))
             return _with_column(preferred, "lineage", [sorted(judge.lineage)] * len(rows))
 
         return self._rows("prefer", f"prefer {type(judge).__name__}", (rows, judge, self.seed), compute, len(rows))
@@ -228,6 +238,10 @@ class HarnessLab:
     def count(self, **counts: float) -> None:
         """Add to the ledger of the verb under way."""
         self._metered().add(**counts)
+
+    def meet(self, found: Mapping[str, int]) -> None:
+        """Add to the degenerate inputs that the verb under way met."""
+        self._metered().met.update(found)
 
     def tokens(self, rows: Rows, loss: Loss) -> int:
         """Return the tokens that one epoch of a fit to rows trains on, as a ledger counts them; it costs nothing."""
@@ -301,7 +315,7 @@ class HarnessLab:
         if not hit:
             self.account.spent = self.account.spent + ledger
         self.account.stages.append({"verb": verb, "stage": stage, "key": key, "hit": hit, "ledger": ledger.to_dict(),
-                                    **{name: record[name] for name in ("dropped", "stopped") if name in record}})
+                                    **{name: record[name] for name in _ON_RECORD if name in record}})
         return read(self.cache.path(key))
 
     def _agreed(self, key: str) -> dict[str, Any] | None:
@@ -332,7 +346,7 @@ class HarnessLab:
         def write(folder: Path) -> None:
             with meter.timed():
                 compute(folder)
-            record["ledger"] = meter.ledger.to_dict()
+            record["ledger"], record["met"] = meter.ledger.to_dict(), dict(+meter.met)
             if (folder / "fit.json").is_file():
                 record.update(json.loads((folder / "fit.json").read_text()))
 
@@ -403,6 +417,9 @@ class HarnessLab:
     def _sequence(self, row: Mapping[str, Any]) -> TokenSequence:
         tokens = self.backbone.tokens
         (completion,) = tokens.completions_of(row, "completion")
+        if not completion:
+            raise BadInput(f"the completion of prompt {row.get('prompt_id')!r} has no tokens, not even an end, and "
+                           "nothing is likelier than that; leave it out")  # fmt: skip
         return TokenSequence(tokens.prompt_of(row, limited=self._limited), completion)
 
     def _interleaved(self, mine: list[Any]) -> list[Any]:
@@ -428,7 +445,8 @@ class _Once:
 
 def _with_column(rows: Rows, name: str, values: list[Any]) -> Rows:
     kept = rows.remove_columns(name) if name in rows.column_names else rows
-    return kept.add_column(name, values)
+    # of selected rows, add_column would first write them out anew, one by one: three times as long
+    return Dataset(kept.with_format("arrow")[:].append_column(name, [values]))
 
 
 def _read_rows(folder: Path) -> Rows:

@@ -7,7 +7,8 @@ import ctypes
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.met: Counter[str] = Counter()  # degenerate inputs by kind, and what they are among
 
     def add(self, **counts: float) -> None:
         """Add counts by their names in :class:`Ledger`."""
@@ -40,9 +42,9 @@ class Meter:
             seconds = time.perf_counter() - start
             self.ledger = self.ledger + Ledger(seconds=seconds, peak_memory_mib=peak_memory_mib())
 
-    def restore(self, ledger: Ledger) -> None:
-        """Go on from a checkpoint's ledger: work done before a kill is charged once, too."""
-        self.ledger = replace(ledger)
+    def restore(self, ledger: Ledger, met: Mapping[str, int]) -> None:
+        """Go on from a checkpoint's counts: work done before a kill is charged, and what it met counted, once too."""
+        self.ledger, self.met = replace(ledger), Counter(met)
 
 
 def reset_peak_memory() -> None:

@@ -97,5 +97,5 @@ class Tokens:
         """Return the ids of a row's completion, or of its K completions; sampled ids are never re-tokenised."""
         stored, value = row.get(f"{column}_ids"), row[column]
         if isinstance(value, str):
-            return [tuple(stored) if stored else self.completion_ids(value)]
-        return [tuple(ids) for ids in stored] if stored else [self.completion_ids(text) for text in value]
+            return [self.completion_ids(value) if stored is None else tuple(stored)]
+        return [self.completion_ids(text) for text in value] if stored is None else [tuple(ids) for ids in stored]

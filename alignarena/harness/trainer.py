@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from alignarena.core.contract import Experience, Loss, Policy, Schedule
+from alignarena.core.degenerate import ROWS
 from alignarena.core.errors import BudgetUsedUp, RunFailed
 from alignarena.core.feedback import Standardised
 from alignarena.core.records import Ledger
@@ -114,7 +115,7 @@ class Fit:
         self.state, self.log = progress["state"], progress["log"]
         self.dropped = Counter(progress["dropped"])
         self.best, self.least = progress["best"], progress["least"]
-        self.meter.restore(Ledger.from_dict(progress["ledger"]))
+        self.meter.restore(Ledger.from_dict(progress["ledger"]), progress["met"])
         self.stage.advance(progress["phase"] + progress["share"])
         return progress["phase"], progress["step"]
 
@@ -147,7 +148,7 @@ class Fit:
         Returns:
             What is trained on, what is held out of it, and whether the rows cost no work: they are a fixed set.
         """
-        charged, state = self.meter.ledger, dict(self.state)
+        charged, met, state = self.meter.ledger, Counter(self.meter.met), dict(self.state)
         rows = self.experience.rows(number, self.live, self.phase_lab)
         fixed = self.meter.ledger == charged
         items, dropped = examples(rows, self.loss, self.backbone.tokens)
@@ -160,9 +161,10 @@ class Fit:
             validation.freeze(whole, dict(state))
         if again:
             self.state = state
-            self.meter.restore(charged)
+            self.meter.restore(charged, met)
         else:
             self.dropped.update(dropped)
+            self.meter.met[ROWS] += len(rows)
         return phase, validation, fixed
 
     def _validate(self, validation: Phase) -> float:
@@ -188,6 +190,7 @@ class Fit:
                 "log": self.log,
                 "dropped": dict(self.dropped),
                 "ledger": self.meter.ledger.to_dict(),
+                "met": dict(self.meter.met),
                 "best": self.best,
                 "least": self.least,
             }

@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from alignarena.core.contract import Rows, Schedule
+from alignarena.core.degenerate import ROWS
 from alignarena.core.errors import BadInput
 from alignarena.core.seeds import generator
 from alignarena.harness.batches import Example, examples, grouped
@@ -47,6 +48,7 @@ class Training:
     def _offline(self) -> Any:
         pairs, dropped = examples(self.rows, self.backend, self.backbone.tokens)
         self.dropped = dict(dropped)
+        self.lab.meet({ROWS: len(self.rows)})
         if any(pair.spans for pair in pairs):
             raise BadInput(f"TRL's {self.backend.name} trains on whole completions; these rows are of segments")
         schedule, rows_a_pair = self.backend.schedule, self.kind.rows_a_pair

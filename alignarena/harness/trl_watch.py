@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from alignarena.core.contract import Rows
+from alignarena.core.degenerate import in_samples
 from alignarena.core.errors import RunFailed
 from alignarena.harness.progress import Stage
 from alignarena.harness.sampler import Sample, sampled_row
@@ -71,6 +72,7 @@ class Rewards:
         """Return a reward for each completion; prompts are the numbers of rows."""
         numbers = list(map(int, prompts))
         drawn = self._sampled(numbers, completion_ids)
+        self.lab.meet(in_samples(drawn))
         new = sum(map(len, drawn["completion_ids"]))
         backbone = self.lab.backbone
         self.lab.count(prompts=len(set(numbers)), completions=len(drawn), sampled_tokens=new,

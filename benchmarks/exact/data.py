@@ -16,11 +16,12 @@ from alignarena.benchmarks.splits import (
     UnmadeModel,
     split_reports,
 )
-from alignarena.core.contract import Scorer, TrainablePolicy
+from alignarena.core.contract import Principle, Scorer, TrainablePolicy
 from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
 from alignarena.evaluators.exact.gold import WorldGold
 from alignarena.evaluators.exact.labeler import WorldLabeler
+from alignarena.evaluators.exact.reviser import WorldReviser, place_principles
 from alignarena.evaluators.exact.world import AXES
 
 
@@ -85,3 +86,13 @@ def scorers(config: DataConfig) -> dict[str, Scorer]:
 def labeler(config: DataConfig, base: TrainablePolicy, unlimited: bool) -> WorldLabeler:
     """Return the world's AI labeler: a program, whatever the base model is."""
     return WorldLabeler(config.world, unlimited)
+
+
+def reviser(config: DataConfig, base: TrainablePolicy) -> WorldReviser:
+    """Return the world's reviser, a program too."""
+    return WorldReviser(config.world)
+
+
+def principles(config: DataConfig) -> tuple[Principle, ...]:
+    """Return the constitution that a program understands."""
+    return place_principles(config.world)

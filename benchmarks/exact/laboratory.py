@@ -67,7 +67,11 @@ class Prompts:
     @cached_property
     def gold(self) -> Floats:
         """The hidden reward (P, N)."""
-        return np.stack([self.world.gold(combination) for combination in self.combinations])
+        return self.gold_on("overall")
+
+    def gold_on(self, axis: str) -> Floats:
+        """Return the hidden reward of an axis (P, N)."""
+        return np.stack([self.world.gold(combination, axis) for combination in self.combinations])
 
     @property
     def preferred(self) -> Floats:
@@ -100,6 +104,12 @@ class Prompts:
         """What the completions of preferences are drawn from (P, N), nats."""
         share = self.world.uniform_share if self.unlimited else 0.0
         return np.log((1 - share) * np.exp(self.log_sft) + share / self.gold.shape[1])  # type: ignore[no-any-return]
+
+    @property
+    def log_demonstrations(self) -> Floats:
+        """What demonstrations are drawn from (P, N), nats."""
+        chains = (self.world.demonstration_logits(combination) for combination in self.combinations)
+        return np.stack([self.world.leaves.markov(logits) for logits in chains])
 
     def measures(self, policy: Policy, method: Method, against_target: bool = True) -> dict[str, Floats]:
         """Return every exact measure of a method's policy, each (P,)."""

@@ -8,16 +8,20 @@ import numpy as np
 
 from alignarena.benchmarks.exact.laboratory import Prompts, logps, own_target
 from alignarena.benchmarks.exact.text import GOAL, GRADES
-from alignarena.evaluators.exact import offline_targets, targets
+from alignarena.evaluators.exact import llama2_target, offline_targets, targets
 from alignarena.evaluators.exact.optimum import tilted
+from alignarena.evaluators.exact.ptx_target import ppo_ptx
+from alignarena.evaluators.exact.reviser import kernel
 from alignarena.evaluators.exact.world import Floats
 from alignarena.methods.best_of_n import BestOfN
+from alignarena.methods.constitutional_ai import ConstitutionalAI
 from alignarena.methods.cpl import CPL
 from alignarena.methods.d_rlaif import DirectRLAIF
 from alignarena.methods.dpo import DPO
 from alignarena.methods.hir import HIR, InstructedSFT
 from alignarena.methods.ipo import IPO
 from alignarena.methods.kto import KTO
+from alignarena.methods.llama2 import Llama2
 from alignarena.methods.online_dpo import OnlineDPO
 from alignarena.methods.orpo import ORPO
 from alignarena.methods.parts.composition import Chain
@@ -108,6 +112,20 @@ def _chain(method: Chain, prompts: Prompts) -> Floats | None:
 
 
 @own_target.register
+def _llama2(method: Llama2, prompts: Prompts) -> Floats | None:
+    world, loss = prompts.world, method.loss
+    if world.feedback_kind != "whole" or not prompts.unlimited or loss.gamma != 1 or loss.target_kl is not None:
+        return None  # comparisons leave a prompt's zero open, so where a learnt score is unsafe is not known
+    # scores are whitened over what is sampled of trained prompts, whichever prompts are asked for
+    both = [replace(prompts, combinations=world.trained, split="trained"), prompts]
+    score = np.concatenate([llama2_target.piecewise(one.gold_on("helpful"), one.gold_on("harmless")) for one in both])
+    start, finished = np.concatenate([one.log_sft for one in both]), world.leaves.finished
+    last = llama2_target.best_of_versions(start, score, method.n, method.versions, finished)
+    penalty, asked = np.where(finished, 0.0, loss.missing_eos_penalty), len(world.trained)
+    return llama2_target.whitened(last, score, penalty, loss.kl_coef, asked)[asked:]
+
+
+@own_target.register
 def _preferred_ft(method: PreferredFT, prompts: Prompts) -> Floats | None:
     if prompts.world.feedback_kind != "whole" or prompts.certain:
         return None
@@ -115,10 +133,17 @@ def _preferred_ft(method: PreferredFT, prompts: Prompts) -> Floats | None:
 
 
 @own_target.register
-def _dpo(method: DPO | TRLDPO, prompts: Prompts) -> Floats | None:
+def _dpo(method: DPO, prompts: Prompts) -> Floats | None:
     if method.label_smoothing or prompts.certain:
         return None  # with smoothing, the log-odds it learns are bounded: no closed form
-    return _log_ratio(prompts, method.beta)
+    if not method.reference_free:
+        return _log_ratio(prompts, method.beta)
+    return targets.cpl(prompts.preferred, method.beta) if prompts.world.feedback_kind == "whole" else None
+
+
+@own_target.register
+def _trl_dpo(method: TRLDPO, prompts: Prompts) -> Floats | None:
+    return None if method.label_smoothing or prompts.certain else _log_ratio(prompts, method.beta)
 
 
 def _log_ratio(prompts: Prompts, strength: float) -> Floats | None:
@@ -155,9 +180,15 @@ def _cpl(method: CPL, prompts: Prompts) -> Floats | None:
 
 @own_target.register
 def _ppo(method: PPO, prompts: Prompts) -> Floats | None:
-    if method.loss.gamma != 1 or method.loss.target_kl is not None:
+    loss = method.loss
+    if loss.gamma != 1 or loss.target_kl is not None:
         return None
-    return _rewarded(prompts, method.loss.missing_eos_penalty, method.loss.kl_coef)
+    if not loss.ptx_coef:
+        return _rewarded(prompts, loss.missing_eos_penalty, loss.kl_coef)
+    if loss.whiten_advantages or prompts.world.feedback_kind != "whole":
+        return None  # whitened, advantages weigh against demonstrations by their spread, which changes along a run
+    reward = prompts.rewarded - loss.missing_eos_penalty * ~prompts.world.leaves.finished
+    return ppo_ptx(prompts.log_reference, reward, loss.kl_coef, loss.ptx_coef, prompts.log_demonstrations)
 
 
 @own_target.register
@@ -198,6 +229,17 @@ def _rlaif(method: RLAIF, prompts: Prompts) -> Floats | None:
 @own_target.register
 def _d_rlaif(method: DirectRLAIF, prompts: Prompts) -> Floats:
     return _labelled(prompts, prompts.opinion, method.loss)
+
+
+@own_target.register
+def _constitutional_ai(method: ConstitutionalAI, prompts: Prompts) -> Floats | None:
+    if method.loss.gamma != 1 or method.loss.target_kl is not None or method.loss.ptx_coef:
+        return None
+    ended = np.where(prompts.world.leaves.finished, prompts.log_reference, -np.inf)  # what is cut is not revised
+    kernels = [kernel(prompts.world, combination) for combination in prompts.combinations]
+    revised = targets.revision(ended, kernels, [1 / method.revisions] * method.revisions)
+    opinion = prompts.opinion if prompts.unlimited else prompts.standardised(prompts.opinion)
+    return _labelled(replace(prompts, start=revised), opinion, method.loss)
 
 
 def _labelled(prompts: Prompts, opinion: Floats, loss: ReinforceLoss | PPOLoss) -> Floats:

@@ -41,7 +41,10 @@ class Opinion:
 
 @dataclass(frozen=True)
 class WorldLabeler(Opinion):
-    """Prefers by sigmoid(difference of opinion), soft and without bias to a place; scores by its opinion."""
+    """Prefers by sigmoid(difference of opinion), soft and without bias to a place; scores by its opinion.
+
+    It has one opinion, by whatever principle it is asked to compare.
+    """
 
     unlimited: bool = False  # whether it may be asked without end
     writer: None = None

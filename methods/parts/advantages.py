@@ -1,4 +1,4 @@
-"""Advantages for policy gradients: rewards, generalised advantage estimation, whitening, adaptive KL.
+"""Advantages for policy gradients: rewards, GAE, whitening, adaptive KL, explained variance.
 
 Everywhere (B, T) is B completions padded to T tokens, and ``mask`` is 1 on completion tokens and 0 on padding.
 Nothing on padding is ever read, so it may hold anything.
@@ -102,3 +102,15 @@ def adaptive_kl(kl_coef: float, kl: float, target: float, n: int, horizon: int) 
     """
     error = min(max(kl / target - 1.0, -0.2), 0.2)
     return kl_coef * (1.0 + error * n / horizon)
+
+
+def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> float:
+    """Return the share of the returns' variance over the valid tokens (B, T) that values explain; below 0, none.
+
+    Returns that are all equal have none to explain: 0.
+    """
+    count = mask.sum()
+    error, centred = masked(returns - values, mask), masked(returns - returns.sum() / count, mask)
+    spread = centred.square().sum()
+    left = masked(error - error.sum() / count, mask).square().sum()
+    return float(1 - left / spread) if float(spread) > 1e-12 else 0.0

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from alignarena.core.contract import Lab, Method, Policy, Task, TrainablePolicy
 from alignarena.core.errors import BadInput, BudgetUsedUp
+
+
+@runtime_checkable
+class Stage(Method, Protocol):
+    """A method that leaves more to the next than its policy, such as preferences that it collected."""
+
+    def advance(self, task: Task, lab: Lab) -> Task:
+        """Align, and return the task as the next method is to find it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,9 +44,16 @@ class Iterate:
 
     def align(self, task: Task, lab: Lab) -> Policy:
         """Align as often as there are rounds."""
+        return self.method.align(self._before_the_last(task, lab), lab)
+
+    def advance(self, task: Task, lab: Lab) -> Task:
+        """Align as often as there are rounds, and leave what the last one leaves."""
+        return after(self.method, self._before_the_last(task, lab), lab)
+
+    def _before_the_last(self, task: Task, lab: Lab) -> Task:
         for left in range(self.rounds, 1, -1):
             task = after(self.method, task, lab.within(1 / left))
-        return self.method.align(task, lab)
+        return task
 
 
 def after(method: Method, task: Task, lab: Lab) -> Task:
@@ -46,14 +63,14 @@ def after(method: Method, task: Task, lab: Lab) -> Task:
         BadInput: Its policy cannot be trained further.
     """
     try:
-        policy = method.align(task, lab)
+        left = method.advance(task, lab) if isinstance(method, Stage) else _with(task, method.align(task, lab), method)
     except BudgetUsedUp as end:
-        policy = end.last_policy or task.policy
-    return replace(task, policy=_trainable(policy, method), sft=task.sft or task.policy)
+        left = _with(task, end.last_policy or task.policy, method)
+    return replace(left, sft=task.sft or task.policy)
 
 
-def _trainable(policy: Policy, method: Method) -> TrainablePolicy:
+def _with(task: Task, policy: Policy, method: Method) -> Task:
     if not isinstance(policy, TrainablePolicy):
         raise BadInput(f"{type(method).__name__} gives a {type(policy).__name__}, which cannot be trained further; "
                        "make it the last stage of its chain")  # fmt: skip
-    return policy
+    return replace(task, policy=policy)

@@ -58,11 +58,14 @@ class Stream:
         return self.preferences.rows(phase, policy, lab)
 
 
-def pairs_of(preferences: Rows | PreferenceStream) -> Fixed | Stream:
-    """Return what a loss of pairs trains on: all strict pairs of the rankings, or the pairs of an exact stream."""
+def pairs_of(preferences: Rows | PreferenceStream, ties: bool = False) -> Fixed | Stream:
+    """Return what a loss of pairs trains on: all strict pairs of the rankings, or the pairs of an exact stream.
+
+    With ``ties`` those of the rankings are pairs, too, and all their labels soft.
+    """
     if isinstance(preferences, PreferenceStream):
         return Stream(preferences)
-    return Fixed(pairs(preferences))
+    return Fixed(pairs(preferences, ties))
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,14 @@ class Rollouts:
 
     def prompts_of(self, phase: int, lab: Lab) -> Rows:
         """Return the next prompts of an order that is drawn anew at each pass through them."""
-        count = len(self.prompts)
-        wanted = range(phase * self.prompts_per_phase, (phase + 1) * self.prompts_per_phase)
-        orders = {one: lab.random("rollout order", one).permutation(count) for one in {i // count for i in wanted}}
-        return self.prompts.select([int(orders[i // count][i % count]) for i in wanted])
+        return in_turn(self.prompts, phase, self.prompts_per_phase, lab, "rollout order")
+
+
+def in_turn(rows: Rows, phase: int, each: int, lab: Lab, order: str) -> Rows:
+    """Return the rows of a phase, ``each`` a phase; their order is named, and drawn anew at each pass through them."""
+    count, wanted = len(rows), range(phase * each, (phase + 1) * each)
+    orders = {one: lab.random(order, one).permutation(count) for one in {i // count for i in wanted}}
+    return rows.select([int(orders[i // count][i % count]) for i in wanted])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
 from alignarena.core.contract import Rows
+from alignarena.core.errors import RunFailed
 
 Floats = NDArray[np.float64]
 Kept = NDArray[np.bool_]
@@ -67,8 +68,14 @@ def informative(rows: Rows) -> float:
 
 
 def told_apart(pairs: Rows) -> Rows:
-    """Return the pairs whose completions differ: the others state no preference."""
+    """Return the pairs whose completions differ: the others state no preference.
+
+    Raises:
+        RunFailed: None do.
+    """
     differ = [chosen != rejected for chosen, rejected in zip(pairs["chosen"][:], pairs["rejected"][:], strict=True)]
+    if not any(differ):
+        raise RunFailed(f"nothing to learn from: both completions of each of {len(pairs)} pairs are equal")
     return where(pairs, np.array(differ, dtype=bool))
 
 

@@ -58,7 +58,16 @@ def labelled(task: Task, lab: Lab) -> Rows:
     """
     judge = judge_of(task)
     drawn = rankings(lab.sample(task.policy, task.prompts, 2, stream="labeler"))
-    answers = lab.prefer(differing(drawn), judge)
+    return compared(differing(drawn), judge, lab)
+
+
+def compared(rows: Rows, judge: Judge, lab: Lab) -> Rows:
+    """Have a labeler compare the completions of each row, and note how far its labels can be relied on.
+
+    Raises:
+        RunFailed: It prefers none of them.
+    """
+    answers = lab.prefer(rows, judge)
     found = quality(answers)
     lab.note(**{f"labeler/{name}": value for name, value in found.items()})
     if found["ties"] == 1.0:
@@ -111,10 +120,23 @@ def distilled(task: Task, lab: Lab, soft: bool, schedule: Schedule) -> Scorer:
         BadInput: The task has no labeler that compares.
         RunFailed: There is nothing to learn from its labels.
     """
-    oracle = getattr(judge_of(task), "oracle", None)
-    if oracle is not None:
-        return oracle  # type: ignore[no-any-return]
-    start, answers = task.sft or task.policy, labelled(task, lab)
-    reward_model = lab.fit_reward_model(start, pairs(answers), PairwiseRewardLoss(soft=soft), schedule)
+    oracle = oracle_of(task)
+    return oracle if oracle is not None else reward_of(pairs(labelled(task, lab)), task, lab, soft, schedule)
+
+
+def oracle_of(task: Task) -> Scorer | None:
+    """Return what a reward model of all preferences of the task's labeler would be, where that is known.
+
+    Raises:
+        BadInput: The task has no labeler that compares.
+    """
+    oracle: Scorer | None = getattr(judge_of(task), "oracle", None)
+    return oracle
+
+
+def reward_of(preferences: Rows, task: Task, lab: Lab, soft: bool, schedule: Schedule) -> Scorer:
+    """Fit a reward model to pairs, with mean 0 and deviation 1 on samples of the SFT policy."""
+    start = task.sft or task.policy
+    reward_model = lab.fit_reward_model(start, preferences, PairwiseRewardLoss(soft=soft), schedule)
     references = lab.sample(start, task.prompts, stream="reference")
     return standardised(reward_model, lab.score(references, reward_model)["score"])

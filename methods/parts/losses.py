@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignarena.core.contract import NOTHING, Batch
-from alignarena.core.errors import BadInput
 from alignarena.methods.parts.advantages import masked
 
 Reads = Mapping[str, tuple[str, str]]
@@ -81,19 +80,26 @@ class DPOLoss(PairLoss):
 
     ``-log sigmoid(beta h)``, with h the log-ratio of the chosen completion to the reference model minus that of the
     rejected one, log-probs summed over tokens. With ``label_smoothing`` e (conservative DPO):
-    ``-(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)``, least where sigmoid(beta h) = 1 - e.
+    ``-(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)``, least where sigmoid(beta h) = 1 - e. ``reference_free``
+    puts log-probs in the place of log-ratios.
     """
 
     beta: float = 0.1  # larger keeps the policy closer to the reference model
     label_smoothing: float = 0.0  # assumed share of flipped preferences
+    reference_free: bool = False  # no reference model
 
     reads: ClassVar[Reads] = PAIR
-    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     per: ClassVar[Per] = "row"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Return the reference model, unless it is left out."""
+        return NOTHING if self.reference_free else frozenset({"reference"})
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
-        ratios = logratios(outputs, batch)
+        logps = {side: masked(outputs[side], batch.mask[side]).sum(1) for side in PAIR}
+        ratios = logps if self.reference_free else logratios(outputs, batch)
         rewards = {side: self.beta * ratio for side, ratio in ratios.items()}
         margin = rewards["chosen"] - rewards["rejected"]
         right, wrong = -logsigmoid(margin), -logsigmoid(-margin)
@@ -104,7 +110,7 @@ class DPOLoss(PairLoss):
             "margin": margin,
             "rewards_chosen": rewards["chosen"],
             "rewards_rejected": rewards["rejected"],
-            "logps_chosen": masked(outputs["chosen"], batch.mask["chosen"]).sum(1),
+            "logps_chosen": logps["chosen"],
         }
         return loss, {name: value.detach() for name, value in metrics.items()}
 
@@ -130,62 +136,3 @@ class IPOLoss(PairLoss):
         loss = self.expected((gap - aim).square(), (gap + aim).square(), batch)
         metrics = {"accuracy": accuracy(gap), "margin": self.beta * gap, "logratio_chosen": ratios["chosen"]}
         return loss, {name: value.detach() for name, value in metrics.items()}
-
-
-@dataclass(frozen=True)
-class CPLLoss(PairLoss):
-    """Contrastive preference learning (Hejna et al., 2023; arXiv:2310.13639, eq. 5).
-
-    ``softplus(bias S(rejected) - S(chosen))``, where ``S = alpha sum_t gamma^t log pi`` is the regret preference
-    model's score of a segment, t counted from the segment's first token. ``to_reference`` scores the log-ratio to the
-    reference model instead (the authors' CPL-KL); with bias 1 and gamma 1 that is DPO with beta = alpha.
-    """
-
-    alpha: float = 0.1  # temperature: larger keeps the policy flatter, or closer to the reference model
-    bias: float = 1.0  # the paper's lambda in (0, 1]: below 1, lowering both segments' log-probs no longer pays
-    gamma: float = 1.0  # discount a token
-    to_reference: bool = True
-    bc_coef: float = 0.0  # weight of behaviour cloning on the preferred segment, nats a token
-
-    reads: ClassVar[Reads] = PAIR
-    per: ClassVar[Per] = "row"
-
-    def __post_init__(self) -> None:
-        """Check the bias.
-
-        Raises:
-            BadInput: It is not in (0, 1].
-        """
-        if not 0 < self.bias <= 1:
-            raise BadInput(f"cpl: bias must be above 0 and at most 1, got {self.bias}")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Return the reference model, if scores are log-ratios."""
-        return frozenset({"reference"}) if self.to_reference else NOTHING
-
-    def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the loss of each pair (B,); both outputs are log-probs (B, T), T may differ between them."""
-        scores = {side: self.alpha * self._discounted(outputs, batch, side) for side in PAIR}
-        chosen, rejected = scores["chosen"], scores["rejected"]
-        logps = {side: masked(outputs[side], batch.mask[side]).sum(1) for side in PAIR}
-        cloned = {side: self.bc_coef * logps[side] / batch.mask[side].sum(1).clamp(min=1) for side in PAIR}
-        # softplus(-x) as DPO computes it: without bias the two then agree to the last bit, along a whole run
-        as_labelled = -logsigmoid(chosen - self.bias * rejected) - cloned["chosen"]
-        flipped = -logsigmoid(rejected - self.bias * chosen) - cloned["rejected"]
-        loss = self.expected(as_labelled, flipped, batch)
-        metrics = {
-            "accuracy": accuracy(chosen - rejected),
-            "margin": chosen - rejected,
-            "scores_chosen": chosen,
-            "logps_chosen": logps["chosen"],
-            "logps_rejected": logps["rejected"],
-        }
-        return loss, {name: value.detach() for name, value in metrics.items()}
-
-    def _discounted(self, outputs: Mapping[str, Tensor], batch: Batch, side: str) -> Tensor:
-        """Return the discounted sum (B,) of log-probs, or of log-ratios, over the tokens of a segment."""
-        mask = batch.mask[side]
-        each = masked(outputs[side] - batch.reference[side] if self.to_reference else outputs[side], mask)
-        total: Tensor = (each * self.gamma ** (mask.cumsum(1) - 1)).sum(1)
-        return total

@@ -13,8 +13,18 @@ import torch
 from torch import Tensor
 
 from alignarena.core.contract import Batch
-from alignarena.methods.parts.advantages import adaptive_kl, gae, masked, per_token_rewards, whiten
+from alignarena.methods.parts.advantages import (
+    adaptive_kl,
+    explained_variance,
+    gae,
+    masked,
+    per_token_rewards,
+    whiten,
+)
 from alignarena.methods.parts.losses import Per, Reads
+
+_ROLLOUT: Reads = {"completion": ("prompt", "completion")}
+_SHOWN: Reads = {"demonstration": ("demonstration_prompt", "demonstration")}
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,9 @@ class PPOLoss:
     """Proximal policy optimisation (arXiv:1707.06347) with a KL penalty in the reward (arXiv:1909.08593).
 
     The reward of a token is ``-kl_coef (old - reference)``; the last one also gets the completion's score. Advantages
-    are by GAE over the completion's tokens. Ratios are taken at temperature 1.
+    are by GAE over the completion's tokens. Ratios are taken at temperature 1. With ``ptx_coef`` (PPO-ptx, InstructGPT;
+    arXiv:2203.02155, eq. 2) each row has a demonstration, of which ``ptx_coef`` times the log-prob, summed over its
+    tokens, is added to what is maximised: one demonstration beside one completion.
     """
 
     kl_coef: float = 0.05  # reward lost per nat of KL to the reference model
@@ -35,11 +47,16 @@ class PPOLoss:
     missing_eos_penalty: float = 1.0  # taken off the score of a completion that does not finish
     target_kl: float | None = None  # nats a completion; adapts kl_coef
     kl_horizon: int = 10_000  # completions over which kl_coef may move by 20 %
+    ptx_coef: float = 0.0  # weight of the log-prob of demonstrations
 
-    reads: ClassVar[Reads] = {"completion": ("prompt", "completion")}
     columns: ClassVar[frozenset[str]] = frozenset({"score"})
     needs: ClassVar[frozenset[str]] = frozenset({"reference", "old", "values"})
     per: ClassVar[Per] = "token"
+
+    @property
+    def reads(self) -> Reads:
+        """Return the completion, whose tokens the mean is over, and the demonstration if it is imitated."""
+        return {**_ROLLOUT, **_SHOWN} if self.ptx_coef else _ROLLOUT
 
     @torch.no_grad()
     def prepare(self, batch: Batch, state: dict[str, float]) -> dict[str, Tensor]:
@@ -58,6 +75,7 @@ class PPOLoss:
         state["objective/scores"] = float(batch.columns["score"].mean())
         state["objective/finished"] = 1.0 - float(unfinished.float().mean())
         state["objective/rlhf_reward"] = float(rewards.sum(1).mean())
+        state["objective/explained_variance"] = explained_variance(returns, batch.old_values["completion"], mask)
         state["kl_coef"] = kl_coef
         if self.target_kl is not None:
             state["kl_coef"] = adaptive_kl(kl_coef, kl, self.target_kl, len(mask), self.kl_horizon)
@@ -80,7 +98,14 @@ class PPOLoss:
             "approxkl": 0.5 * logratio.square(),
         }
         loss = (policy_loss + self.vf_coef * value_loss).sum(1)
-        return loss, {name: value.detach().sum(1) for name, value in metrics.items()}
+        summed = {name: value.detach().sum(1) for name, value in metrics.items()}
+        if not self.ptx_coef:
+            return loss, summed
+        shown = batch.mask["demonstration"]
+        ptx_loss = -masked(outputs["demonstration"], shown).sum(1)
+        # what is logged is divided by the completions' tokens: this makes it nats a token of the demonstrations
+        summed["ptx_loss"] = ptx_loss.detach() / shown.sum(1).clamp(min=1) * mask.sum(1)
+        return loss + self.ptx_coef * ptx_loss, summed
 
     def _value_loss(self, batch: Batch, mask: Tensor) -> Tensor:
         # cleaned before it is squared: the gradient of an infinite padding would be 0 * inf

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alignarena.core.contract import Batch
 from alignarena.core.errors import BadInput
-from alignarena.methods.parts.advantages import gae, masked, per_token_rewards
+from alignarena.methods.parts.advantages import explained_variance, gae, masked, per_token_rewards
 from alignarena.methods.parts.losses import Per, Reads
 
 
@@ -74,15 +74,3 @@ class ReinforceLoss:
             "approxkl": 0.5 * masked(outputs["completion"] - batch.old["completion"], mask).square(),
         }
         return (policy_loss + value_loss).sum(1), {name: value.detach().sum(1) for name, value in metrics.items()}
-
-
-def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> float:
-    """Return the share of the returns' variance over the valid tokens (B, T) that values explain; below 0, none.
-
-    Returns that are all equal have none to explain: 0.
-    """
-    count = mask.sum()
-    error, centred = masked(returns - values, mask), masked(returns - returns.sum() / count, mask)
-    spread = centred.square().sum()
-    left = masked(error - error.sum() / count, mask).square().sum()
-    return float(1 - left / spread) if float(spread) > 1e-12 else 0.0

@@ -61,20 +61,49 @@ def rankings(rows: Rows) -> Rows:
 _OF_ONE_SAMPLE = frozenset({"sample", "completion", "completion_ids", "finish_reason", "logps", "score"})
 
 
-def pairs(preferences: Rows) -> Rows:
+def pairs(preferences: Rows, ties: bool = False) -> Rows:
     """Spread rankings into all their strict pairs ``chosen, rejected, margin``; ties say nothing and are left out.
 
-    Where a labeler compared them, a pair has the ``probability`` that the chosen one is preferred.
+    Where a labeler compared them, a pair has the ``probability`` that the chosen one is preferred. With ``ties`` every
+    pair has one: 1 for a strict pair that no labeler compared, one half for a tie.
+
+    Raises:
+        RunFailed: There is no pair: all completions of every prompt are tied.
     """
-    return Dataset.from_list([pair for row in preferences.to_list() for pair in _pairs(row)])
+    found = [pair for row in preferences.to_list() for pair in _pairs(row, ties)]
+    if not found:
+        raise RunFailed(f"nothing to learn from: the completions of each of {len(preferences)} prompts are tied")
+    return Dataset.from_list(found)
 
 
-def _pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def untied(preferences: Rows) -> Rows:
+    """Keep the rankings that prefer something: others would only count in a mean over prompts.
+
+    Raises:
+        RunFailed: None do.
+    """
+    kept = [i for i, ranks in enumerate(preferences["ranks"]) if len(set(ranks)) > 1]
+    if not kept:
+        raise RunFailed(f"nothing to learn from: the completions of each of {len(preferences)} prompts are tied")
+    return preferences.select(kept)
+
+
+def with_repeats_named(preferences: Rows) -> Rows:
+    """Add ``same_as`` to rankings: for each completion, the place of the first one that equals it."""
+    rows = preferences.to_list()
+    compared = [row.get("completions_ids") or row["completions"] for row in rows]
+    return Dataset.from_list(
+        [{**row, "same_as": [every.index(one) for one in every]} for row, every in zip(rows, compared, strict=True)]
+    )
+
+
+def _pairs(row: dict[str, Any], ties: bool) -> Iterator[dict[str, Any]]:
     ids = row.get("completions_ids")
     for place, (i, j) in enumerate(combinations(range(len(row["completions"])), 2)):
-        if row["ranks"][i] == row["ranks"][j]:
+        tied = row["ranks"][i] == row["ranks"][j]
+        if tied and not ties:
             continue
-        chosen, rejected = (i, j) if row["ranks"][i] < row["ranks"][j] else (j, i)
+        chosen, rejected = (i, j) if row["ranks"][i] <= row["ranks"][j] else (j, i)
         pair = {"prompt_id": row["prompt_id"], "prompt": row["prompt"]}
         pair |= {"chosen": row["completions"][chosen], "rejected": row["completions"][rejected]}
         if ids:
@@ -83,6 +112,8 @@ def _pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             pair["margin"] = row["margins"][place]
         if row.get("probability") is not None:  # that the first of two is the better one
             pair["probability"] = max(row["probability"], 1 - row["probability"])
+        elif ties:
+            pair["probability"] = 0.5 if tied else 1.0
         if row.get("lineage"):
             pair["lineage"] = row["lineage"]
         yield pair

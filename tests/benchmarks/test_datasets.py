@@ -11,6 +11,7 @@ from alignarena.benchmarks.datasets import DATASETS, DataConfig, dry_run_report,
 from alignarena.benchmarks.pairs import Pair
 from alignarena.benchmarks.splits import SHARES, TOO_LONG, Dropped, Splits, split_of, take
 from alignarena.core.errors import BadInput, RunFailed
+from alignarena.paper_lab import PaperPolicy
 
 REAL = Path(os.environ.get("ALIGNARENA_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "hh-rlhf"
 
@@ -365,8 +366,16 @@ def test_quickstart_splits_are_disjoint_by_topic_and_cut_by_size():
 
 
 def test_every_dataset_has_a_summary():
-    assert set(DATASETS) == {"quickstart", "exact", "hh-rlhf", "preferences"}
+    assert set(DATASETS) == {"quickstart", "red_team", "exact", "hh-rlhf", "preferences"}
     assert all(entry.summary for entry in DATASETS.values())
+
+
+def test_every_dataset_has_a_reviser_and_principles_that_it_understands():
+    base = PaperPolicy("base")
+    for name, entry in DATASETS.items():
+        config = DataConfig(name)
+        assert len(entry.principles(config)) >= (3 if name == "exact" else 12)
+        assert hasattr(entry.reviser(config, base), "revise")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"HH-RLHF is not at {REAL}")

@@ -156,6 +156,18 @@ def test_an_exact_world_is_planned_before_its_model_is_made(cache: Path) -> None
     assert not cache.exists()
 
 
+def test_revisions_are_counted(tiny_suite_file: Path, cache: Path) -> None:
+    small = {"updates": "1", "prompts_per_update": "4", "n": "2", "revisions": "2", "supervised.num_train_epochs": "1"}
+    given = {f"method.constitutional_ai.{key}": value for key, value in small.items()}
+    text = plan.dry_run(str(tiny_suite_file), methods=["constitutional_ai"], set=given)
+    counted = _row(text, "constitutional_ai")
+    # 6 prompts: answers, a critique and a revision each and twice, 2 to compare, SFT's references; then 4 x 2
+    assert counted[0] == str(6 + 2 * 2 * 6 + 2 * 6 + 6 + 4 * 2) and "cannot be planned" not in text
+    # at most 11 tokens, but 40 for a critique
+    assert counted[1] == str(11 * (6 + 2 * 6 + 2 * 6 + 6 + 4 * 2) + 40 * 2 * 6)
+    assert counted[3] == "0" and int(counted[4]) > 0
+
+
 def test_a_budget_of_labels_in_an_exact_world_is_counted(cache: Path) -> None:
     schedule = {"num_train_epochs": "3", "batch_size": "8", "validation_share": "0.25"}
     given = {**SMALL_WORLD, "data.sizes.reward_model": "32", "data.sizes.train": "10", "method.ppo.updates": "1",

@@ -112,10 +112,28 @@ def test_a_conversation_and_exemplars_are_put_in_words() -> None:
 
 
 def test_the_goal_is_named_in_the_built_in_questions() -> None:
-    assert "Be brief." in comparison("Be brief.").preamble and "Be brief." in grading("Be brief.").preamble
+    assert "Be brief. Say" in comparison("Be brief.").text(prompt="", first="", second="")
+    assert "Be brief. Grade" in grading("Be brief.").text(prompt="", completion="")
     asked = grading("").text(prompt="{odd", completion="{curly}")  # braces of a text are no fields
     assert "{odd" in asked and "{curly}" in asked
-    assert "helpful" in comparison("").preamble and len(grading("").verdicts) == 10
+    assert "helpful" in comparison("").goal and len(grading("").verdicts) == 10
+
+
+def test_a_row_may_name_the_principle_to_compare_by() -> None:
+    asked = replace(PAIR, preamble="Which one? {goal}", goal="Be brief.")
+    grade = replace(GRADE, preamble="How good? {goal}")
+    rows = Dataset.from_list([{**pair("good", "bad")[0], "principle": one} for one in ("Be {kind}.", None)])
+    for fields, count in (({"pair": asked}, 4), ({"single": grade, "by_score": True}, 6)):
+        lab = Answers()
+        labeler(**fields).prefer(rows, lab)  # type: ignore[arg-type]
+        questions = [one["prompt"] for one in lab.asked]
+        assert all("Be {kind}." in text for text in questions[:count])
+        assert not any("Be {kind}." in text for text in questions[count:])
+
+
+def test_rationales_are_kept_with_the_labels() -> None:
+    (row,) = labeler(rationale_tokens=30).prefer(pair("good", "bad"), Answers())  # type: ignore[arg-type]
+    assert row["rationales"] == ["because", "because"]
 
 
 def test_three_completions_are_refused() -> None:

@@ -32,6 +32,14 @@ def test_rows_no_loss_can_use_are_dropped_by_reason(tokens: Tokens) -> None:
     assert dropped == {"identical completions": 1, "longer than max_new_tokens": 2}
 
 
+def test_equal_completions_of_two_prompts_are_no_pair(tokens: Tokens) -> None:
+    row = {"prompt_id": "p", "prompt": "w1", "completion": "w2", "score": 1.0}
+    shown = [{**row, "demonstration_prompt": prompt, "demonstration": "w2"} for prompt in ("w1", "w3")]
+    kept, dropped = examples(Dataset.from_list(shown), PPOLoss(ptx_coef=0.1), tokens)
+    assert (len(kept), dict(dropped)) == (2, {})  # the policy wrote what it was shown: nothing is compared
+    assert len(sequences_of(kept)) == 2
+
+
 def test_a_sampled_completion_without_tokens_is_dropped(tokens: Tokens) -> None:
     row = {"prompt_id": "p", "prompt": "w1", "completions": ["w1", "w2"], "ranks": [1, 2]}
     rows = [{**row, "completions_ids": [[7, 1], [8]]}, {**row, "completions_ids": [[7, 1], []]}]

@@ -16,6 +16,7 @@ from alignarena.harness import checkpoint
 from alignarena.harness.checkpoint import Checkpoint
 from alignarena.harness.lab import HarnessLab
 from alignarena.harness.trainer import Fit
+from alignarena.methods.parts.demonstrations import WithDemonstrations
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
 from alignarena.methods.parts.losses import DPOLoss, SFTLoss
 from alignarena.methods.parts.policy_gradient import PPOLoss
@@ -37,6 +38,12 @@ FITS: dict[str, tuple[int, Callable[[HarnessLab], Any]]] = {  # optimiser steps 
     "reward model": (4, lambda lab: lab.fit_reward_model(
         toy_task.base(lab), toy_task.preferences(), KWiseRewardLoss(), SCHEDULE)),
     "ppo": (12, lambda lab: rollouts(lab, PPOLoss(target_kl=0.5, kl_horizon=50), 3)),
+    "ppo with demonstrations": (12, lambda lab: lab.fit(
+        toy_task.base(lab),
+        WithDemonstrations(
+            Rollouts(toy_task.prompts(), ScoredBy(toy_task.Favours()), 3, 8, n=2), toy_task.demonstrations()
+        ),
+        PPOLoss(ptx_coef=0.5), SCHEDULE)),
     "one phase of ppo": (4, lambda lab: rollouts(lab, PPOLoss(target_kl=0.5, kl_horizon=50), 1)),
     "one phase of imitation": (4, lambda lab: rollouts(lab, SFTLoss(), 1)),
     "fixed rows in phases": (12, lambda lab: lab.fit(
@@ -44,13 +51,15 @@ FITS: dict[str, tuple[int, Callable[[HarnessLab], Any]]] = {  # optimiser steps 
 }  # fmt: skip
 
 
-def outcome(lab: HarnessLab, made: Any) -> tuple[dict[str, bytes], Ledger]:
+def outcome(lab: HarnessLab, made: Any) -> tuple[dict[str, bytes], Ledger, dict[str, int]]:
     files = ["adapter_model.safetensors", "metrics.jsonl", "fit.json"]
     if (made.folder / "head.safetensors").is_file():
         files.append("head.safetensors")
     assert lab.account.charged.seconds > 0
     ledger = replace(lab.account.charged, seconds=0.0, peak_memory_mib=0.0)
-    return {name: (made.folder / name).read_bytes() for name in files}, ledger
+    met = lab.account.stages[-1]["met"]
+    assert met["rows to train on"] > 0
+    return {name: (made.folder / name).read_bytes() for name in files}, ledger, met
 
 
 @pytest.mark.parametrize("interval", [0.0, math.inf])  # a checkpoint wherever possible, and none at all

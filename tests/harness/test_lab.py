@@ -170,7 +170,7 @@ class Broken:
 
 
 def test_a_score_that_is_no_number_is_an_error(new_lab: NewLab) -> None:
-    with pytest.raises(RunFailed, match=r"Broken gave prompt .* a score that is not a finite number"):
+    with pytest.raises(RunFailed, match=r"Broken: the score of prompt 'p0' must be finite, not nan"):
         new_lab().score(toy_task.demonstrations(1), Broken())
 
 

@@ -12,9 +12,10 @@ def test_counts_add_up() -> None:
     meter.add(sampled_tokens=3, flops=2.0)
     meter.add(sampled_tokens=4, labels=0.5)
     assert meter.ledger == Ledger(sampled_tokens=7, flops=2.0, labels=0.5)
-    meter.restore(Ledger(sampled_tokens=1))
+    meter.met.update({"tied pairs": 2})
+    meter.restore(Ledger(sampled_tokens=1), {"tied pairs": 1})
     meter.add(sampled_tokens=1)
-    assert meter.ledger == Ledger(sampled_tokens=2)
+    assert (meter.ledger, meter.met) == (Ledger(sampled_tokens=2), {"tied pairs": 1})
 
 
 def test_a_count_that_is_none_is_refused() -> None:

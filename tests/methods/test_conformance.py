@@ -17,6 +17,7 @@ from alignarena.core import registry
 from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Schedule, Task
 from alignarena.core.errors import BudgetUsedUp
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
+from alignarena.methods.parts.instructions import Instructed
 from alignarena.methods.parts.losses import DPOLoss, SFTLoss
 from alignarena.methods.parts.policy_gradient import PPOLoss
 from alignarena.methods.parts.reward_losses import KWiseRewardLoss
@@ -254,3 +255,24 @@ def test_a_method_says_how_it_differs_from_its_paper() -> None:
     silent = type("Silent", (Good,), {"__module__": "json"})
     with pytest.raises(AssertionError, match="json: no 'Differs from the paper:'"):
         check_method(silent)
+
+
+@dataclass(frozen=True)
+class Told:
+    """Differs from the paper: it is in none."""
+
+    asks: bool = True
+
+    def align(self, task: Task, lab: Lab) -> Policy:
+        return Instructed(task.policy, task.goal) if self.asks else task.policy
+
+
+@pytest.mark.parametrize(("asks", "informed"), [(True, True), (False, False), (True, False), (False, True)])
+def test_a_method_is_in_the_track_of_what_it_reads(asks: bool, informed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.MethodEntry("told", lambda: Told(asks), "none", "baseline", __name__, informed)
+    monkeypatch.setitem(registry.METHODS, "told", entry)
+    if asks == informed:
+        check_method("told")
+        return
+    with pytest.raises(AssertionError, match=f"register it with informed={asks}"):
+        check_method("told")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from math import log, log2
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import toy_task
 
 from alignarena.core.contract import Schedule
+from alignarena.methods.cpl import CPL
 from alignarena.methods.dpo import DPO
 from alignarena.methods.parts.rows import pairs
 
@@ -46,3 +48,29 @@ def test_a_large_beta_stays_nearer_to_the_reference_model(toy_cell: Callable[...
         last = (policy.folder / "metrics.jsonl").read_text().splitlines()[-1]  # type: ignore[attr-defined]
         margins[beta] = json.loads(last)["margin"] / beta
     assert margins[5.0] < margins[0.1]
+
+
+def test_without_a_reference_model_none_is_paid_for(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell()
+    policy = DPO(reference_free=True, schedule=FAST).align(task, lab)
+    fit = lab.account.stages[-1]["ledger"]
+    assert (fit["scored_tokens"], fit["optimizer_steps"]) == (0, 6)
+    assert toy_task.agreement(lab, policy, task.policy, pairs(task.preferences["overall"])) > 0.8
+
+
+def test_t1_dpo_without_a_reference_model_takes_the_steps_of_plain_cpl(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell()
+    methods = DPO(0.3, reference_free=True, schedule=FAST), CPL(0.3, bias=1.0, to_reference=False, schedule=FAST)
+    logs = [(method.align(task, lab).folder / "metrics.jsonl").read_text() for method in methods]  # type: ignore[attr-defined]
+    lines = [[json.loads(line) for line in log.splitlines()] for log in logs]
+    for name in ("loss", "grad_norm", "margin", "accuracy"):
+        assert [line[name] for line in lines[0]] == pytest.approx([line[name] for line in lines[1]], abs=1e-6), name
+
+
+def test_conservative_dpo_does_not_grow_its_margin_without_end(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell()
+    margins = []
+    for smoothing in (0.0, 0.3):
+        policy = DPO(label_smoothing=smoothing, schedule=replace(FAST, num_train_epochs=20)).align(task, lab)
+        margins.append(json.loads((policy.folder / "metrics.jsonl").read_text().splitlines()[-1])["margin"])  # type: ignore[attr-defined]
+    assert margins[1] < min(margins[0], 1.5)  # log(.7 / .3) = .85 is where it rests

@@ -10,7 +10,7 @@ import pytest
 from known_reward import trained_on
 
 from alignarena.core.contract import Schedule
-from alignarena.core.errors import BadInput
+from alignarena.core.errors import RunFailed
 from alignarena.methods.parts.imitation import ChosenLoss
 from alignarena.methods.parts.rows import pairs
 from alignarena.methods.preferred_ft import PreferredFT
@@ -61,5 +61,5 @@ def test_identical_completions_and_ties_are_no_preference(toy_cell: Callable[...
     _, (kept,), _ = trained_on((lab, given), PreferredFT(trained_tokens=1, schedule=FAST))
     assert [(one["chosen"], one["rejected"]) for one in kept] == [("w7", "w6")]
     nothing = replace(task, preferences={"overall": task.prompts.from_list(rows[:1])})
-    with pytest.raises(BadInput, match="no rows left to train ChosenLoss on"):
+    with pytest.raises(RunFailed, match="nothing to learn from: both completions of each of 1 pairs are equal"):
         PreferredFT(schedule=FAST).align(nothing, cell[0])

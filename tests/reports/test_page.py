@@ -17,6 +17,7 @@ from alignarena.reports import page
 from alignarena.reports.answer import answers
 from alignarena.reports.completions import MOST_PROMPTS
 from alignarena.reports.page import write_report
+from alignarena.reports.tracks import tracks
 from alignarena.results.frame import load_results
 from alignarena.results.store import RunFolder
 
@@ -94,6 +95,50 @@ def test_the_answer_is_given_in_words(finished_run: RunFolder) -> None:
     assert "claim about these checkpoints" in lines["unit"]
     assert "diagnostic" in lines["basis"]
     assert "base (0.44)" in lines["warning"]
+    assert lines["margin"].startswith(
+        "Not worse than SFT by more than 0.05 in gold reward: best_of_n, dpo, ppo and rejection_sampling; worse"
+    )
+    assert "track" not in lines
+
+
+def test_tracks_are_told_apart(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.quickstart(tmp_path / "r", methods=("sft", "dpo", "ppo", "hir"))
+    results = load_results(folder.path)
+    [answer] = answers(results)
+    kinds = [kind for kind, _ in answer.lines]
+    first, second = (i for i, kind in enumerate(kinds) if kind == "track")
+    assert "hir" not in " ".join(sentence for _, sentence in answer.lines[first:second])
+    assert "Every pair among dpo and ppo" in answer.lines[second - 1][1]  # hir is in no pair with them
+    apart, informed = tracks(results)
+    assert [row[0].text for row in apart.board.shown] == ["sft", "dpo", "ppo"]
+    assert [row[0].text for row in informed.board.shown] == ["sft", "hir"]
+    html = write_report([folder.path]).read_text(encoding="utf-8")
+    assert html.index("<h3>Preference-only") < html.index("<h3>Instruction-informed")
+
+
+def test_why_a_run_gets_no_verdict_is_said(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.quickstart(tmp_path / "r", methods=("sft", "ppo"))
+    folder.write_cell("ppo", 0, metrics=run_folders.training("ppo", lambda step: 0.02 * step))
+    text = " ".join("".join(Page(write_report([folder.path]).read_text(encoding="utf-8")).text).split())
+    rose = "training reward still rose: +0.140 (47 % of its whole rise) over the last 8 of 16 points, p < 0.001"
+    assert f"No verdict: ppo (not converged: the {rose})." in text
+    assert f"The {rose}." in text  # under its curves
+    assert "Better than SFT" not in text
+
+
+def test_of_many_methods_the_best_is_named_not_every_pair(tmp_path: Path, run_folders: ModuleType) -> None:
+    methods = ("sft", "ppo", *(f"m{i}" for i in range(6)))
+    [answer] = answers(load_results(run_folders.quickstart(tmp_path / "r", methods=methods).path))
+    [sentence] = [sentence for kind, sentence in answer.lines if "Highest gold reward: ppo" in sentence]
+    assert "it can be told from every other. Of 21 pairs" in sentence
+
+
+def test_too_few_units_are_said_to_be_too_few(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.quickstart(tmp_path / "r", methods=("sft", "ppo", "dpo"), seeds=(0, 1, 2))
+    [answer] = answers(load_results(folder.path))
+    said = dict(answer.lines)["unit"]
+    assert said.startswith("3 seeds: a claim about the methods")
+    assert "could not give p below 0.25, where Holm's test over 2 methods asks for 0.025" in said
 
 
 def test_rows_of_failed_methods_are_in_the_table_with_the_reason(html: str) -> None:

@@ -17,7 +17,8 @@ BINDING = (
     "method, track, seeds, gold_reward, gold_reward_low, gold_reward_high, gold_vs_sft, gold_vs_sft_low, "
     "gold_vs_sft_high, on_topic, proxy_reward, win_rate, win_rate_low, win_rate_high, win_rate_length_controlled, kl, "
     "mean_length, inference_tokens, sampled_tokens, trained_tokens, labels, labeler_calls, seconds, peak_memory_mib, "
-    "verdict_vs_sft, status, finish_rate, topic_rate, sentiment_given_both, second_sentiment, disagreement"
+    "verdict_vs_sft, status, finish_rate, topic_rate, sentiment_given_both, second_sentiment, disagreement, "
+    "information, not_worse_than_sft"
 )
 
 
@@ -70,17 +71,42 @@ def test_a_failed_cell_is_a_row_without_numbers(tmp_path: Path, run_folders: Mod
     folder = run_folders.quickstart(tmp_path / "r", failed=("dpo",), methods=("sft", "dpo", "ppo"))
     row = rows(folder)["dpo"]
     assert (row["status"], row["verdict_vs_sft"], row["seeds"]) == ("FAILED", "no verdict (FAILED)", 0)
-    text = ("method", "track", "seeds", "status", "verdict_vs_sft")
+    text = ("method", "track", "seeds", "status", "verdict_vs_sft", "information", "not_worse_than_sft")
     assert all(math.isnan(row[column]) for column in COLUMNS if column not in text)  # type: ignore[arg-type]
 
 
 def test_a_run_that_has_not_converged_gets_no_verdict(tmp_path: Path, run_folders: ModuleType) -> None:
     folder = run_folders.start(tmp_path / "r", ("sft", "ppo"), (0,))
     run_folders.write_cell(folder, "sft", 0)
-    run_folders.write_cell(folder, "ppo", 0, "budget", converged=False)
+    run_folders.write_cell(folder, "ppo", 0)
+    assert rows(folder)["ppo"]["status"] == "DONE"
+    folder.write_cell("ppo", 0, metrics=run_folders.training("ppo", lambda step: 0.02 * step))
     row = rows(folder)["ppo"]
     assert (row["status"], row["verdict_vs_sft"]) == ("not converged", "no verdict (not converged)")
     assert row["gold_vs_sft"] > 0  # type: ignore[operator]
+    assert row["not_worse_than_sft"] == "not worse (margin 0.05)"  # that is no ranking
+    found = load_results(folder.path).compare("sft", "ppo")
+    assert found.winner == "no verdict (ppo not converged)"
+    assert (found.to_dict()["outcome"], found.to_dict()["verdict"]) == ("no verdict", found.winner)
+    assert load_results(folder.path).compare("sft", "sft").winner == "cannot tell"
+
+
+def test_not_worse_is_a_claim_of_its_own(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.quickstart(tmp_path / "r")
+    found = {method: row["not_worse_than_sft"] for method, row in rows(folder).items()}
+    assert found.pop("base") == "worse (margin 0.05)"
+    assert found.pop("sft") == "baseline"
+    assert set(found.values()) == {"not worse (margin 0.05)"}  # rejection sampling too, though it cannot be told apart
+    folder.write_suite({**folder.suite, "evaluation": {"n": 2, "margin": 0.001}})
+    strict = {method: row["not_worse_than_sft"] for method, row in rows(folder).items()}
+    assert strict["rejection_sampling"] == "cannot tell (margin 0.001)"
+    assert strict["ppo"] == "not worse (margin 0.001)"
+
+
+def test_a_method_that_is_told_in_words_is_in_the_other_track(tmp_path: Path, run_folders: ModuleType) -> None:
+    board = rows(run_folders.quickstart(tmp_path / "r", methods=("sft", "dpo", "hir")))
+    found = {method: row["information"] for method, row in board.items()}
+    assert found == {"sft": "preference-only", "dpo": "preference-only", "hir": "instruction-informed"}
 
 
 def test_a_killed_run_has_a_row_for_every_method(tmp_path: Path, run_folders: ModuleType) -> None:

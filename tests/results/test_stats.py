@@ -131,3 +131,42 @@ def test_length_controlled_win_rate_is_not_always_estimable(case: str) -> None:
     lengths = np.arange(count) if case != "no spread" else np.full(count, 7)
     wins = np.ones(count) if case == "separated" else np.arange(count) % 2
     assert stats.length_controlled_win_rate(wins, lengths, np.full(count, 7)) is None
+
+
+def test_one_sided_sign_flip_p_by_hand() -> None:
+    # Sums 1, 2, 3: of the 8 sign patterns one reaches 6, and two reach 4 or more.
+    assert stats.sign_flip_p([1.0, 2.0, 3.0], ["a", "b", "c"], one_sided=True) == 1 / 8
+    assert stats.sign_flip_p([-1.0, 2.0, 3.0], ["a", "b", "c"], one_sided=True) == 2 / 8
+    assert stats.sign_flip_p([-1.0, -2.0, -3.0], ["a", "b", "c"], one_sided=True) == 1.0
+
+
+def test_not_worse_p_by_hand() -> None:
+    # Losses of .1 in two of three clusters, raised by a margin of .2: sums .1, .1, .2 are all positive.
+    one = [(np.array([-0.1, -0.1, 0.0]), ["a", "b", "c"])]
+    assert stats.not_worse_p(one, 0.2) == 1 / 8
+    # Seeds' means 0, .1, .2 and a margin of .1: t = .2 / (.1 / sqrt 3) = 2 sqrt 3, 2 degrees of freedom, one side.
+    seeds = [(np.full(4, mean), np.arange(4)) for mean in (0.0, 0.1, 0.2)]
+    assert stats.not_worse_p(seeds, 0.1) == pytest.approx(0.074180 / 2, abs=1e-6)
+    same = [(np.zeros(4), np.arange(4))] * 2
+    assert (stats.not_worse_p(same, 0.1), stats.not_worse_p(same, 0.0)) == (0.0, 1.0)
+
+
+def test_a_method_at_the_margin_is_seldom_called_not_worse_and_one_as_good_as_sft_often() -> None:
+    rng, margin = np.random.default_rng(7), 0.4
+
+    def share(shift: float) -> float:
+        trials = [clustered(rng) for _ in range(800)]
+        return float(np.mean([stats.not_worse_p([(x + shift, y)], margin, n=400) <= 0.025 for x, y in trials]))
+
+    assert share(-margin) == pytest.approx(0.025, abs=0.015)  # size
+    # power: cluster means vary by sqrt(1 + 1/3), 60 of them; P(z > 1.96 - .4 / (1.155 / sqrt 60)) = .77
+    assert share(0.0) == pytest.approx(0.77, abs=0.06)
+    assert share(-2 * margin) < 0.002
+
+
+def test_the_smallest_p_is_that_of_the_units() -> None:
+    labels = np.arange(6)
+    found = stats.paired_difference([(np.ones(6), labels)])
+    assert found.p_value == found.smallest_p == 2.0**-5
+    assert stats.paired_difference([(np.ones(6), labels)] * 4).smallest_p == 2.0**-3
+    assert stats.paired_difference([(np.ones(60), np.arange(60))], n=999).smallest_p == 1 / 1000

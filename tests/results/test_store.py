@@ -8,7 +8,10 @@ import pytest
 
 from alignarena.core.errors import BadInput
 from alignarena.core.records import Ledger
+from alignarena.results.convergence import Rise
 from alignarena.results.store import FRAME_COLUMNS, RunFolder
+
+RISING = Rise(points=30, fitted=10, rise=0.2, share=0.3, p_value=0.001)
 
 
 def test_a_cell_reads_back_as_written(finished_run: RunFolder, run_folders: ModuleType) -> None:
@@ -35,9 +38,9 @@ def test_done_and_failed_replace_each_other(tmp_path: Path, run_folders: ModuleT
     assert folder.state("sft", 0) == "RUNNING"
     folder.fail_cell("sft", 0, "out of memory", "trace")
     assert folder.read_cell("sft", 0).outcome == {"error": "out of memory", "traceback": "trace"}
-    folder.finish_cell("sft", 0, "budget", converged=False)
+    folder.finish_cell("sft", 0, "budget", rise=vars(RISING))
     cell = folder.read_cell("sft", 0)
-    assert (cell.state, cell.outcome, cell.converged) == ("DONE", {"stopped": "budget", "converged": False}, False)
+    assert (cell.state, cell.outcome, cell.converged) == ("DONE", {"stopped": "budget", "rise": vars(RISING)}, False)
     assert not (tmp_path / "sft/0/FAILED").exists()
     assert folder.status["cells"] == {"sft/0": "DONE"}
 

@@ -15,7 +15,10 @@ from alignarena.evaluators.exact import targets
 from alignarena.evaluators.exact.gold import WorldGold
 from alignarena.evaluators.exact.labeler import WorldLabeler
 from alignarena.evaluators.exact.optimum import expectation, kl, tilted
+from alignarena.evaluators.exact.ptx_target import ppo_ptx
+from alignarena.evaluators.exact.reviser import revision
 from alignarena.methods.best_of_n import BestOfN, BestOfNPolicy
+from alignarena.methods.constitutional_ai import ConstitutionalAI
 from alignarena.methods.cpl import CPL
 from alignarena.methods.d_rlaif import DirectRLAIF
 from alignarena.methods.dpo import DPO
@@ -24,6 +27,7 @@ from alignarena.methods.ipo import IPO
 from alignarena.methods.parts.instructions import Instructed, instructed
 from alignarena.methods.parts.policy_gradient import PPOLoss
 from alignarena.methods.parts.reinforce import ReinforceLoss
+from alignarena.methods.ppo import PPO
 from alignarena.methods.prompted import Prompted
 from alignarena.methods.rejection_sampling import RejectionSampling
 from alignarena.methods.rlaif import RLAIF
@@ -218,3 +222,47 @@ def test_what_ai_feedback_nears_is_the_best_policy_for_the_labelers_opinion(labo
     misled = own_target(DirectRLAIF(loss), noisy)
     assert misled is not None and kl(misled, optimum).min() > 0.1
     assert scores(WorldLabeler(noisy.world), noisy) == pytest.approx(noisy.opinion)
+
+
+def test_constitutional_ai_nears_the_opinion_from_what_revisions_leave(laboratory: Laboratory) -> None:
+    prompts, finished = laboratory.trained, laboratory.trained.world.leaves.finished
+    loss = PPOLoss(kl_coef=0.3, missing_eos_penalty=0.0)
+    ended = np.where(finished, np.exp(prompts.log_sft), 0.0)
+    ended /= ended.sum(1, keepdims=True)
+    once, twice = np.zeros_like(ended), np.zeros_like(ended)
+    places = range(prompts.world.length - 1)
+    for row, combination in enumerate(prompts.combinations):  # every leaf sent where each principle sends it
+        moves = [revision(prompts.world, combination, place) for place in places]
+        for move in moves:
+            np.add.at(once[row], move, ended[row] / len(moves))
+        for move in moves:
+            np.add.at(twice[row], move, once[row] / len(moves))
+    with np.errstate(divide="ignore"):
+        wanted = {1: np.log(once), 2: np.log((once + twice) / 2)}
+    for steps, imitated in wanted.items():
+        found = own_target(ConstitutionalAI(revisions=steps, loss=loss), prompts)
+        assert found is not None
+        assert np.exp(found) == pytest.approx(np.exp(tilted(imitated, prompts.gold, 0.3)))
+    budget = own_target(ConstitutionalAI(revisions=1, loss=loss), replace(prompts, unlimited=False))
+    scaled = tilted(wanted[1], prompts.standardised(prompts.gold), 0.3)
+    assert budget is not None and np.exp(budget) == pytest.approx(np.exp(scaled))
+    assert own_target(ConstitutionalAI(loss=replace(loss, gamma=0.9)), prompts) is None
+
+
+def test_ppo_ptx_weighs_the_demonstrations_of_the_world(laboratory: Laboratory) -> None:
+    prompts = laboratory.trained
+    assert np.exp(prompts.log_demonstrations).sum(1) == pytest.approx(1)
+    loss = PPOLoss(kl_coef=0.3, missing_eos_penalty=0.5, ptx_coef=0.2, whiten_advantages=False)
+    penalised = prompts.gold - 0.5 * ~prompts.world.leaves.finished
+    expected = ppo_ptx(prompts.log_reference, penalised, 0.3, 0.2, prompts.log_demonstrations)
+    assert own_target(PPO(loss=loss), prompts) == pytest.approx(expected)
+    plain = own_target(PPO(loss=replace(loss, ptx_coef=0.0)), prompts)
+    assert plain == pytest.approx(tilted(prompts.log_reference, penalised, 0.3))
+    assert own_target(PPO(loss=replace(loss, whiten_advantages=True)), prompts) is None
+
+
+def test_dpo_without_a_reference_model_has_plain_cpls_target(laboratory: Laboratory) -> None:
+    prompts = laboratory.trained
+    found = own_target(DPO(beta=0.4, reference_free=True), prompts)
+    assert found == pytest.approx(own_target(CPL(alpha=0.4, bias=1.0, to_reference=False), prompts))
+    assert found == pytest.approx(targets.cpl(prompts.gold, 0.4))

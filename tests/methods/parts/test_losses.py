@@ -107,6 +107,16 @@ def test_t4_conservative_dpo_rests_where_the_probability_is_1_minus_eps():
     assert_close(outputs["chosen"].grad, torch.zeros(2, 2), atol=1e-7, rtol=0)
 
 
+def test_reference_free_dpo_by_hand():
+    outputs, batch = pair_batch(torch.float64)
+    bare = Batch(mask=batch.mask)  # no reference model is asked for
+    loss, metrics = DPOLoss(beta=0.5, reference_free=True)(outputs, bare)
+    close(loss, NLS[0.5], NLS[1])  # log-probs -3 and -4, -1 and -3
+    close(metrics["margin"], 0.5, 1.0)
+    close(metrics["rewards_rejected"], -2.0, -1.5)
+    assert (DPOLoss(reference_free=True).needs, DPOLoss().needs) == (frozenset(), {"reference"})
+
+
 def test_t5_dpo_at_the_reference_model():
     outputs, batch = pair_batch()
     reference = {side: logps.detach().clone() for side, logps in outputs.items()}
@@ -253,6 +263,8 @@ def test_ppo_prepare_by_hand():
             "objective/scores": 1.5,
             "objective/finished": 0.5,
             "objective/rlhf_reward": 0.25,
+            # returns .375, .75, 1, 0: mean .53125, squares .5742188; less values -.125, -.25, .5, -.25: .3867188
+            "objective/explained_variance": 1 - 0.38671875 / 0.57421875,
         }
     )
 
@@ -292,6 +304,27 @@ def test_ppo_by_hand():
     assert_close(outputs["completion"].grad, torch.tensor([[0.0, 0.0], [-2.2, 0.0]]))
     # a value that moved past its clip is held; vf_coef * (value - return) elsewhere
     assert_close(batch.values["completion"].grad, torch.tensor([[0.0, 0.11], [-0.2, 0.0]]))
+
+
+def test_ppo_ptx_by_hand():
+    outputs, batch = ppo_batch(torch.float64)
+    shown = torch.tensor([[-1.0, -2.0, NAN], [-0.5, -0.5, -2.0]], dtype=torch.float64, requires_grad=True)
+    batch.mask = {**batch.mask, "demonstration": torch.tensor([[1.0, 1, 0], [1, 1, 1]], dtype=torch.float64)}
+    plain, known = PPOLoss()(outputs, batch)
+    loss, metrics = PPOLoss(ptx_coef=0.1)({**outputs, "demonstration": shown}, batch)
+    # nats of the demonstrations: 1 + 2; .5 + .5 + 2
+    close(loss, -0.4 + 0.0925 + 0.3, -2.2 + 0.2 + 0.3)
+    # 3 nats over 2 tokens, for the completion's 2 tokens; 3 over 3, for its 1: the trainer's mean is over 3 tokens
+    close(metrics["ptx_loss"], 3.0, 1.0)
+    assert_close({name: metrics[name] for name in known}, dict(known))
+    loss.sum().backward()
+    assert_close(shown.grad, torch.tensor([[-0.1, -0.1, 0], [-0.1, -0.1, -0.1]], dtype=torch.float64))
+    assert_close(loss - plain, torch.full((2,), 0.3, dtype=torch.float64))
+
+
+def test_ppo_reads_demonstrations_only_to_imitate_them():
+    assert list(PPOLoss().reads) == ["completion"]
+    assert list(PPOLoss(ptx_coef=0.1).reads) == ["completion", "demonstration"]  # the first divides the mean
 
 
 def test_ppo_does_not_clip_what_makes_the_loss_worse():

@@ -12,12 +12,14 @@ from loss_batches import NLS, close, pair_batch, swapped
 from torch.testing import assert_close
 
 from alignarena.core.contract import Batch
-from alignarena.methods.parts.losses import CPLLoss, DPOLoss, IPOLoss
+from alignarena.methods.parts.losses import DPOLoss, IPOLoss
+from alignarena.methods.parts.regret_losses import CPLLoss
 
 LOSSES = {
     "dpo": DPOLoss(),
     "ipo": IPOLoss(),
     "cpl": CPLLoss(bias=0.5),
+    "dpo_free": DPOLoss(label_smoothing=0.2, reference_free=True),
     "cpl_plain": CPLLoss(bias=0.5, gamma=0.9, to_reference=False, bc_coef=0.3),
 }
 
@@ -141,7 +143,9 @@ def test_t1_cpl_kl_without_bias_is_dpo(alpha):
     batch.reference = drawn()
     exactly = {"atol": 1e-10, "rtol": 0}
     assert_close(gradients(CPLLoss(alpha), outputs, batch), gradients(DPOLoss(alpha), outputs, batch), **exactly)
+    batch.reference = {}
     plain = gradients(CPLLoss(alpha, to_reference=False), outputs, batch)
+    assert_close(plain, gradients(DPOLoss(alpha, reference_free=True), outputs, batch), **exactly)
     batch.reference = {side: torch.zeros(size).double() for side, size in sides.items()}
     assert_close(plain, gradients(DPOLoss(alpha), outputs, batch), **exactly)
 

@@ -8,7 +8,8 @@ from loss_batches import close
 
 from alignarena.core.contract import Batch
 from alignarena.core.errors import BadInput
-from alignarena.methods.parts.reinforce import ReinforceLoss, explained_variance
+from alignarena.methods.parts.advantages import explained_variance
+from alignarena.methods.parts.reinforce import ReinforceLoss
 
 NAN = float("nan")
 
