@@ -35,7 +35,7 @@ class ConstitutionalAI:
     updates: int = 10  # rounds of sampling
     prompts_per_update: int = 24
     n: int = 4  # completions a prompt
-    supervised: Schedule = Schedule(learning_rate=2e-4, num_train_epochs=2, lr_scheduler_type="linear")
+    supervised: Schedule = Schedule(learning_rate=4e-4, num_train_epochs=4, lr_scheduler_type="linear")
     reward_schedule: Schedule = Schedule(
         learning_rate=2e-4, num_train_epochs=2, lr_scheduler_type="cosine", warmup_ratio=0.05
     )

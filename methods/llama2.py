@@ -11,7 +11,6 @@ off one; PPO's KL weight is ours; LoRA adapters instead of all weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from alignarena.core.contract import Lab, Policy, Schedule, Task
 from alignarena.core.errors import BadInput
@@ -30,7 +29,6 @@ class Llama2:
 
     versions: int = 3
     n: int = 8  # completions a prompt and version
-    restart: Literal["base", "sft"] = "base"  # what every version is trained from
     fresh_prompts: int = 0  # ranked by people after each version, beyond the labels that other methods use
     margin_scale: float = 1.0  # of the annotator's grades in the reward models: 1 small table, 3 large table, 0 off
     schedule: Schedule = Schedule(learning_rate=4e-4, num_train_epochs=3, lr_scheduler_type="cosine", warmup_ratio=0.05)
@@ -59,7 +57,7 @@ class Llama2:
     def align(self, task: Task, lab: Lab) -> Policy:
         """Make the versions, then reinforce the last one."""
         reward_model = TwoRewardModels(self.reward_model.schedule, self.margin_scale)
-        version = Version(self.n, self.restart, self.fresh_prompts, reward_model, self.schedule)
+        version = Version(self.n, self.fresh_prompts, reward_model, self.schedule)
         ppo = PPO(
             loss=self.loss,
             updates=self.updates,

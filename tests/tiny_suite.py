@@ -69,6 +69,7 @@ data: {{sizes: {{{sizes}}}}}
 sft: {{num_train_epochs: 1, learning_rate: 1e-5}}
 reward_model: {{schedule: {{num_train_epochs: 1, batch_size: 16}}}}
 evaluation: {{n: 8}}
+compare: [{", ".join(METHODS)}]
 methods:
   best_of_n: {{n: 2}}
   dpo: {{schedule: {{learning_rate: 0.003, batch_size: 2}}}}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from datasets import Dataset, concatenate_datasets
 
-from alignarena.core.contract import Judge, Lab, Policy, PreferenceStream, Rows, Schedule, Task, TrainablePolicy
+from alignarena.core.contract import Judge, Lab, Policy, PreferenceStream, Rows, Schedule, Task
 from alignarena.core.errors import BadInput
 from alignarena.methods.parts.experience import Fixed
 from alignarena.methods.parts.losses import SFTLoss
@@ -32,7 +31,6 @@ class Version:
     """Sample the latest policy, train on the best of all versions' samples, ask people about the policy this gives."""
 
     n: int  # completions a prompt
-    restart: Literal["base", "sft"]  # what every version is trained from
     fresh_prompts: int  # ranked by people after the version, for the next reward model
     reward_model: RewardModelling
     schedule: Schedule
@@ -52,12 +50,9 @@ class Version:
         drawn = (*earlier, latest.add_column("version", [number] * len(latest)))
         best = best_of(finished(concatenate_datasets([lab.score(rows, reward_model) for rows in drawn])), lab)
         lab.note(version=number, prompts=len(best), from_latest=best["version"][:].count(number) / len(best))
-        policy = lab.fit(self._start(task), Fixed(best), SFTLoss(), self.schedule)
+        policy = lab.fit(task.base, Fixed(best), SFTLoss(), self.schedule)
         preferences = collected(task, policy, self.fresh_prompts, number, lab)
         return Versioned(**{**vars(task), "policy": policy, "preferences": preferences, "drawn": drawn})
-
-    def _start(self, task: Task) -> TrainablePolicy:
-        return task.base if self.restart == "base" else task.sft or task.policy
 
 
 def collected(task: Task, policy: Policy, prompts: int, number: int, lab: Lab) -> Preferences:

@@ -18,7 +18,7 @@ from alignarena.methods.parts.versions import Version, Versioned, collected
 
 FAST = Schedule(learning_rate=1e-2, num_train_epochs=2, batch_size=8)
 N = 6
-KNOWN = Version(n=N, restart="base", fresh_prompts=0, reward_model=Known(), schedule=FAST)
+KNOWN = Version(n=N, fresh_prompts=0, reward_model=Known(), schedule=FAST)
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,6 @@ def test_unchanged_scores_are_paid_for_once(toy_cell: Callable[..., Any]) -> Non
     scored = [stage["key"] for stage in lab.account.stages if stage["verb"] == "score"]
     assert len(scored) == 1 + 2 + 3 and len(set(scored)) == 3
     assert lab.account.charged.completions == 3 * 8 * N and lab.account.charged.labels == 0
-
-
-def test_a_version_may_start_from_the_sft_policy(toy_cell: Callable[..., Any]) -> None:
-    lab, task = toy_cell()
-    fits = watched(lab)
-    Iterate(replace(KNOWN, restart="sft"), 2).align(task, lab)
-    assert [fit.start for fit in fits] == [task.policy.digest] * 2
 
 
 def test_versions_climb_the_score(toy_cell: Callable[..., Any]) -> None:
