@@ -9,7 +9,7 @@ that differ by 1e-6, and with the same completions.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,15 +39,16 @@ class Ended(NamedTuple):
 class Task:
     """What a worker is given to do, and how many of the machine's equal parts it takes."""
 
-    verb: Literal["share", "cell", "finish"]
+    verb: Literal["share", "reward", "cell", "finish"]
     seed: int
     method: str = ""
     parts: int = 1
+    takes_reward: bool = False  # a cell whose method begins with the shared reward model
 
     @property
     def name(self) -> str:
         """Name it for people."""
-        what = {"share": "shared", "cell": self.method, "finish": "results"}[self.verb]
+        what = {"share": "shared", "reward": "reward model", "cell": self.method, "finish": "results"}[self.verb]
         return f"{what}/{self.seed}"
 
 
@@ -63,6 +64,7 @@ class SideBySide:
         files: Loose method files.
         jobs: The number of workers.
         most_threads: CPU threads that each uses at most; 0 for no limit.
+        rewarded: Methods that begin with the reward model shared by a seed; None: nothing takes it.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class SideBySide:
         files: Sequence[str | Path],
         jobs: int,
         most_threads: int = 0,
+        rewarded: Collection[str] | None = None,
     ) -> None:
-        self.folder, self.jobs, self.most_threads = folder, jobs, most_threads
+        self.folder, self.jobs, self.most_threads, self.rewarded = folder, jobs, most_threads, rewarded
         self.display = WorkerDisplay(jobs)
         plan = {
             "folder": str(folder.path.resolve()),
@@ -95,7 +98,7 @@ class SideBySide:
             BadInput: A worker met a wrong input.
             RunFailed: Shared work failed, or a disk is full. Cells under way are left as by a kill.
         """
-        waiting = tasks(todo, self.jobs, self.most_threads)
+        waiting = tasks(todo, self.jobs, self.most_threads, self.rewarded)
         with self.display.shown(len(todo)), self._pool() as pool:
             for worker in self._workers:
                 worker.start()  # all of them now: they import while the first makes what is shared
@@ -155,26 +158,34 @@ class SideBySide:
         return bool(reply.get("done", True))
 
 
-def tasks(todo: Sequence[CellKey], jobs: int, most_threads: int = 0) -> list[Task]:
+def tasks(
+    todo: Sequence[CellKey], jobs: int, most_threads: int = 0, rewarded: Collection[str] | None = None
+) -> list[Task]:
     """Return the tasks of some cells in the order to start them.
 
-    Shared work comes first, its seeds dividing the machine between them unless threads are limited. Of the cells the
-    longest come first: methods that sample as they train, then those that train, then baselines.
+    Shared work comes first, its seeds dividing the machine between them unless threads are limited; then the reward
+    model, beside which methods that do without may begin. Of the cells the longest come first: methods that sample as
+    they train, then those that train, then baselines.
     """
     seeds = list(dict.fromkeys(seed for _, seed in todo))
     parts = 1 if most_threads else jobs // min(jobs, len(seeds))
     rank = {"offline": 1, "baseline": 2}
     cells = sorted(todo, key=lambda cell: rank.get(registry.find(cell[0]).family, 0))
-    return [Task("share", seed, parts=parts) for seed in seeds] + [Task("cell", seed, name) for name, seed in cells]
+    return [
+        *(Task("share", seed, parts=parts) for seed in seeds),
+        *(Task("reward", seed, parts=parts) for seed in seeds if rewarded is not None),
+        *(Task("cell", seed, name, takes_reward=name in (rewarded or ())) for name, seed in cells),
+    ]
 
 
 def startable(waiting: Sequence[Task], running: Sequence[Task], jobs: int) -> list[Task]:
-    """Return the tasks that may start now: their parts are free, and what they share is made."""
+    """Return the tasks that may start now: their parts are free, and what they begin with is made."""
     free = jobs - sum(task.parts for task in running)
-    unshared = {task.seed for task in (*waiting, *running) if task.verb == "share"}
+    unmade = {(task.verb, task.seed) for task in (*waiting, *running)}
     found = []
     for task in waiting:
-        if task.parts <= free and (task.verb == "share" or task.seed not in unshared):
+        begun_with = {"share": (), "reward": ("share",)}.get(task.verb, ("share", "reward")[: 1 + task.takes_reward])
+        if task.parts <= free and not any((verb, task.seed) in unmade for verb in begun_with):
             found.append(task)
             free -= task.parts
     return found

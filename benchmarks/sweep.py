@@ -147,7 +147,12 @@ class Sweep:
 
     def _side_by_side(self, todo: Sequence[CellKey], jobs: int) -> Generator[Ended, None, None]:
         plan = self.plan
-        return SideBySide(self.folder, list(self.methods), plan.seeds, self.files, jobs, plan.threads).run(todo)
+        settings = {name: getattr(method, "reward_model", None) for name, method in self.methods.items()}
+        rewarded = {name for name, one in settings.items() if one == plan.reward_model}
+        wanted = rewarded or "proxy" in plan.evaluators
+        return SideBySide(
+            self.folder, list(self.methods), plan.seeds, self.files, jobs, plan.threads, rewarded if wanted else None
+        ).run(todo)
 
     def seed(self, seed: int) -> tuple[Start, Bench]:
         """Return what the cells of a seed share; loads the model and the data when first asked."""
@@ -185,30 +190,37 @@ class Sweep:
     def share(self, seed: int) -> None:
         """Make what the cells of a seed have in common: it is then in the cache when several of them look for it.
 
-        That is the SFT policy and its answers, the reward model with the preferences under it where an evaluator or a
-        method of this plan takes it, and the win rate's judge. What else two cells happen to share the first one makes
-        while the other waits at the cache's lock.
+        That is the SFT policy, its answers and the win rate's judge. What else two cells happen to share the first one
+        makes while the other waits at the cache's lock.
 
         Raises:
             AlignArenaError: As :meth:`attempt`.
         """
+        with self._met_again(seed) as bench:
+            if "win_rate" in self.plan.evaluators or "sft" in self.methods:
+                _ = bench.baseline
+            if "win_rate" in self.plan.evaluators:
+                _ = bench.judge
+
+    def share_reward_model(self, seed: int) -> None:
+        """Make the reward model of a seed, and the preferences under it.
+
+        Raises:
+            AlignArenaError: As :meth:`attempt`.
+        """
+        with self._met_again(seed) as bench:
+            _ = bench.proxy
+
+    @contextmanager
+    def _met_again(self, seed: int) -> Iterator[Bench]:
+        """Yield what the cells of a seed share; a failure that each of them will meet again is left to them."""
         with self._full_disk_explained():
             _, bench = self._prepared(seed)
             try:
-                self._make_shared(bench)
+                yield bench
             except Exception as error:
                 if _ends_the_run(error):
-                    raise  # any other is met again by each cell that needs the piece, as its failure
-
-    def _make_shared(self, bench: Bench) -> None:
-        evaluators = self.plan.evaluators
-        if "win_rate" in evaluators or "sft" in self.methods:
-            _ = bench.baseline
-        taken = [getattr(method, "reward_model", None) for method in self.methods.values()]
-        if "proxy" in evaluators or self.plan.reward_model in taken:
-            _ = bench.proxy
-        if "win_rate" in evaluators:
-            _ = bench.judge
+                    raise
 
     def _prepared(self, seed: int) -> tuple[Start, Bench]:
         """Make what all methods start from: a failure of it is then not taken for a method's."""

@@ -76,7 +76,7 @@ def _sweep(plan: Mapping[str, Any]) -> Sweep:
 def _done(sweep: Sweep, task: Mapping[str, Any]) -> dict[str, Any]:
     if task["verb"] == "cell":
         return {"done": sweep.attempt(task["method"], task["seed"])}
-    (sweep.share if task["verb"] == "share" else sweep.finish)(task["seed"])
+    {"share": sweep.share, "reward": sweep.share_reward_model, "finish": sweep.finish}[task["verb"]](task["seed"])
     return {}
 
 

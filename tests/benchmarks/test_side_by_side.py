@@ -131,6 +131,19 @@ def test_a_cell_waits_for_the_shared_work_of_its_seed_and_for_a_free_part_of_the
     assert startable([Task("cell", 0, "dpo")], [alone], 2) == []  # it has all threads
 
 
+def test_methods_without_the_reward_model_begin_beside_it() -> None:
+    share, reward, ppo, dpo = tasks([("dpo", 0), ("ppo", 0)], 2, most_threads=1, rewarded={"ppo"})
+    assert [task.name for task in (share, reward, ppo, dpo)] == ["shared/0", "reward model/0", "ppo/0", "dpo/0"]
+    assert startable([share, reward, ppo, dpo], [], 2) == [share]
+    assert startable([reward, ppo, dpo], [share], 2) == []
+    assert startable([reward, ppo, dpo], [], 2) == [reward, dpo]
+    assert startable([ppo, dpo], [reward], 2) == [dpo]
+    assert startable([ppo], [dpo], 2) == [ppo]
+    other_seed = Task("cell", 1, "ppo", takes_reward=True)
+    assert startable([other_seed], [reward], 2) == [other_seed]
+    assert [task.verb for task in tasks([("dpo", 0)], 2, rewarded=())] == ["share", "reward", "cell"]
+
+
 def test_a_worker_that_dies_in_shared_work_ends_the_run(tmp_path: Path) -> None:
     future: Future[dict[str, Any]] = Future()
     future.set_exception(WorkerDied("its worker process was ended by SIGKILL"))
