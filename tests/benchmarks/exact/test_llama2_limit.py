@@ -26,6 +26,7 @@ METHOD = Llama2(
 )
 
 
+@pytest.mark.slow
 def test_learns_its_own_target(small_world: Any) -> None:
     small_world.sweep.methods["llama2"] = METHOD
     run = small_world.run("llama2")
