@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alignarena.results.frame import Results
 
 _INTERRUPTED = 130
+_JUDGES = "longer, first, random, local:MODEL, api:MODEL, replay:FILE, human:FILE; of a run also gold, reward_model"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     one = add("score", _score, "score stored completions again; never samples", "score runs/quickstart")
     one.add_argument("run_dir", metavar="RUN_DIR")
     one.add_argument("--evaluators", type=_names, metavar="A,B", help="instead of the suite's evaluators")
+    one.add_argument("--judge", metavar="JUDGE", help=f"let a judge compare with SFT's completions: {_JUDGES}")
+    _add_judge_settings(one)
 
     one = add("report", _report, "write the report of one or more runs", "report runs/a runs/b --out report")
     one.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
@@ -113,12 +116,28 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--metric", help="any scored metric (default: gold, else the win rate)")
     one.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
 
+    one = add(
+        "validate-judge", _validate_judge, "compare a judge with people on labelled pairs",
+        "validate-judge longer pandalm.json --json",
+    )  # fmt: skip
+    one.add_argument("judge", metavar="JUDGE", help=_JUDGES)
+    one.add_argument("file", metavar="FILE", help="JSON, JSONL or CSV: prompt, response1, response2, annotator1, ...")
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_judge_settings(one)
+
     one = add("new-method", _new_method, "write a method file and its test, which run as written", "new-method mine")
     one.add_argument("name", metavar="NAME")
     one.add_argument("--dir", default=".", metavar="DIR", help="where to write (default: here)")
 
     add("doctor", _doctor, "show the machine, versions, precision, and what is missing", "doctor")
     return parser
+
+
+def _add_judge_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
+        help="a field of the judge: base_url=http://127.0.0.1:8000/v1, max_cost=2, pointwise=true",
+    )  # fmt: skip
 
 
 def _names(text: str) -> list[str]:
@@ -215,11 +234,17 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from alignarena.benchmarks.judging import judge
     from alignarena.benchmarks.study import score
     from alignarena.reports.page import write_report
     from alignarena.results.frame import load_results
 
-    score(args.run_dir, evaluators=args.evaluators)
+    if args.set and not args.judge:
+        raise BadInput("--set is for the fields of a judge; name one with --judge")
+    if args.evaluators or not args.judge:
+        score(args.run_dir, evaluators=args.evaluators)
+    if args.judge:
+        judge(args.run_dir, args.judge, dict(args.set))
     write_report([args.run_dir])
     return _show(load_results(args.run_dir))
 
@@ -242,6 +267,18 @@ def _compare(args: argparse.Namespace) -> int:
     print(f"{found.a} - {found.b}: {found.metric} {found.difference:+.3f}, 95 % [{found.low:+.3f}, {found.high:+.3f}]")
     print(f"{found.test}: p = {found.p_value:.3g} ({found.unit}; {found.prompts} prompts)")
     print(f"verdict: {found.winner}")
+    return 0
+
+
+def _validate_judge(args: argparse.Namespace) -> int:
+    from alignarena.evaluators.judges.registry import find_judge
+    from alignarena.evaluators.judges.validate import as_rows, validate
+
+    found = validate(find_judge(args.judge, dict(args.set)), args.file)
+    if args.json:
+        print(dump_json(found, indent=2))
+    else:
+        _print_table(as_rows(found))
     return 0
 
 

@@ -30,7 +30,7 @@ from alignarena.core.seeds import generator
 from alignarena.paper_loss import check_loss, require
 
 _WORDS = ("a", "quiet", "garden", "gives", "tired", "people", "good", "hope", "and", "warm", "bread", "at", "home")
-_PROMPTS, _K = 8, 4
+_PROMPTS, _K, _WIDTH = 8, 4, 4
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,13 @@ class PaperLab:
         _wants(rows, "lab.logps", "prompt", "completion")
         with self._verb("logps", "", policy, rows):
             return policy.logps(self, rows)
+
+    def embed(self, policy: Any, rows: Rows) -> Rows:
+        """Add an embedding to each row."""
+        _wants(rows, "lab.embed", "prompt", "completion")
+        with self._verb("embed", "", policy, rows):
+            drawn = [generator(0, policy.digest, text).normal(size=_WIDTH).tolist() for text in rows["completion"][:]]
+            return _with_column(rows, "embedding", drawn)
 
     def fit(self, policy: Any, experience: Experience, loss: Loss, schedule: Schedule) -> PaperPolicy:
         """Draw every phase's rows, call the loss on them, and return another policy."""

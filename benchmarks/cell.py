@@ -15,10 +15,11 @@ from datasets import Dataset
 from alignarena.benchmarks.exact.laboratory import Laboratory, Measured
 from alignarena.benchmarks.start import Given, Start
 from alignarena.benchmarks.suite import Suite, suite_digest
-from alignarena.core.contract import Lab, Method, Policy, Rows, Scorer, TrainablePolicy
+from alignarena.core.contract import Judge, Lab, Method, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.digest import digest
 from alignarena.core.errors import BudgetUsedUp
 from alignarena.core.files import write_json
+from alignarena.evaluators.heldout_reward import linear_reward_model
 from alignarena.evaluators.registry import evaluate
 from alignarena.harness.lab import HarnessLab
 from alignarena.methods.parts.reward_losses import KWiseRewardLoss
@@ -66,6 +67,16 @@ class Bench:
         return {axis: Dataset.from_list(pairs) for axis, pairs in self.given.splits.heldout.items()}
 
     @cached_property
+    def heldout_reward(self) -> Scorer:
+        """A reward model of preferences that no method is given, of another class than theirs."""
+        return linear_reward_model(self.given.base, self.given.heldout_preferences(self.sft, self.lab), self.lab)
+
+    @property
+    def labeler(self) -> Judge | Scorer | None:
+        """The AI labeler, which also judges what it gave no feedback on."""
+        return self.given.task(self.sft, self.lab).labeler
+
+    @cached_property
     def laboratory(self) -> Laboratory | None:
         """Everything that is known exactly; nothing on paper, where no model computes."""
         return self.given.laboratory(self.sft) if isinstance(self.given, Start) else None
@@ -89,6 +100,17 @@ class CellEvidence:
     rows: Rows
     policy: Policy
     method: Method
+    lineage: frozenset[str] = frozenset()  # of all that the policy was trained on
+
+    @property
+    def heldout_reward(self) -> Scorer:
+        """As the bench's."""
+        return self.bench.heldout_reward
+
+    @property
+    def labeler(self) -> Judge | Scorer | None:
+        """As the bench's."""
+        return self.bench.labeler
 
     @property
     def exact(self) -> Iterable[Measured]:
@@ -150,7 +172,7 @@ def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunF
     start.progress.cell = f"{name}/{start.seed}"
     policy, lab, stopped = aligned(start, bench, method)
     rows = bench.answers(policy)
-    scores = evaluate(start.suite.evaluators, CellEvidence(bench, rows, policy, method))
+    scores = evaluate(start.suite.evaluators, CellEvidence(bench, rows, policy, method, frozenset(lab.account.lineage)))
     if not start.backbone.accelerator.is_main_process:
         return
     metrics = list(_curves(lab))
@@ -218,5 +240,5 @@ def _budget(lab: HarnessLab) -> dict[str, Any]:
     account = lab.account
     return {
         "track": lab.budget.track, "budget": lab.budget.limits(), "charged": account.charged.to_dict(),
-        "spent": account.spent.to_dict(), "stages": account.stages,
+        "spent": account.spent.to_dict(), "lineage": sorted(account.lineage), "stages": account.stages,
     }  # fmt: skip

@@ -86,6 +86,12 @@ class CountingLab(PaperLab):
                 self.count(**cost)
         return super().score(rows, scorer)
 
+    def embed(self, policy: Any, rows: Rows) -> Rows:
+        """Count a forward pass."""
+        with self._verb("embed", "embeddings", policy, rows):
+            _count_forward(self, rows)
+        return super().embed(policy, rows)
+
     def tokens(self, rows: Rows, loss: Loss) -> int:
         """Return what one epoch trains on."""
         return round(sum(self._by_prompt(rows, loss).values()))

@@ -26,6 +26,8 @@ def reward_model_table(bench: Bench) -> dict[str, Any]:
         scorers[f"reward model of {axis} pairs"] = _scores(bench, modelling.fit(task, bench.lab))
     if "win_rate" in given.suite.evaluators and given.suite.evaluation.win_rate_judge == "reward_model":
         scorers["judge (reward model of a disjoint half)"] = _scores(bench, bench.judge)
+    if "heldout_reward" in given.suite.evaluators:
+        scorers["linear reward model of the same half"] = _scores(bench, bench.heldout_reward)
     rows = [[name, *(cell for axis in axes for cell in _accuracy(given.splits.heldout[axis], scores))]
             for name, scores in scorers.items()]  # fmt: skip
     columns = ["scorer", *(f"{axis} {what}" for axis in axes for what in ("accuracy", "low", "high", "pairs"))]

@@ -11,15 +11,17 @@ from datasets import Dataset
 
 from alignarena.benchmarks.cell import Bench, aligned
 from alignarena.benchmarks.exact.laboratory import Measured
+from alignarena.benchmarks.measured import write_measured
 from alignarena.benchmarks.provenance import evaluator_cards
 from alignarena.benchmarks.suite import load_suite
 from alignarena.benchmarks.sweep import Sweep
 from alignarena.core import registry
-from alignarena.core.contract import Lab, Policy, Rows, Scorer, TrainablePolicy
+from alignarena.core.contract import Judge, Lab, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.errors import BadInput
 from alignarena.evaluators.registry import evaluate
 from alignarena.evaluators.registry import find as find_evaluator
 from alignarena.harness.cache import Cache
+from alignarena.harness.lab import HarnessLab
 from alignarena.results.store import Cell, RunFolder
 
 
@@ -32,7 +34,7 @@ class _ForScoring(Cache):
         Raises:
             BadInput: The stage would sample or train.
         """
-        if record["verb"] not in ("score", "prefer", "logps"):
+        if record["verb"] not in ("score", "prefer", "logps", "embed"):
             raise BadInput(
                 f"the cache {self.root} no longer holds the stage {record['stage']!r} of this run, and scoring never "
                 "samples or trains; run the suite again, or name evaluators that read completions alone (behaviour)"
@@ -66,7 +68,20 @@ def score(run_dir: str | Path, evaluators: Sequence[str] | None = None) -> None:
     known = folder.provenance
     cards = {**known.get("evaluators", {}), **evaluator_cards(plan, names)}
     folder.write_json("provenance.json", {**known, "evaluators": cards})
+    write_measured(folder)
     folder.write_results_parquet()
+
+
+def stored_bench(folder: RunFolder, seed: int) -> Bench:
+    """Return the bench of a run's seed, which samples and trains nothing: its stages are in the cache.
+
+    Raises:
+        BadInput: A stage is there no longer, when it is asked for.
+    """
+    for file in folder.provenance.get("method_files", ()):
+        registry.load_file(file)
+    plan = load_suite(str(folder.path / "suite.resolved.yaml"))
+    return Sweep(plan, folder, cache=_ForScoring()).seed(seed)[1]
 
 
 class _StoredEvidence:
@@ -81,9 +96,28 @@ class _StoredEvidence:
         return self._sweep.seed(self._cell.seed)[1]
 
     @cached_property
+    def _aligned(self) -> tuple[Policy, HarnessLab, str]:
+        return aligned(*self._sweep.seed(self._cell.seed), self._sweep.methods[self._cell.method])
+
+    @property
     def policy(self) -> Policy:
         """The method's policy: aligned again, every stage from the cache."""
-        return aligned(*self._sweep.seed(self._cell.seed), self._sweep.methods[self._cell.method])[0]
+        return self._aligned[0]
+
+    @property
+    def lineage(self) -> frozenset[str]:
+        """The root scorers and writers of what the policy was trained on."""
+        return frozenset(self._aligned[1].account.lineage)
+
+    @property
+    def heldout_reward(self) -> Scorer:
+        """As the bench's."""
+        return self._bench.heldout_reward
+
+    @property
+    def labeler(self) -> Judge | Scorer | None:
+        """As the bench's."""
+        return self._bench.labeler
 
     @cached_property
     def baseline(self) -> Rows:

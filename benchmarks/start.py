@@ -97,6 +97,23 @@ class Given:
             )
         return human_rankings(lab, pairs)
 
+    def heldout_preferences(self, sft: TrainablePolicy, lab: Lab) -> Rows:
+        """Return rankings that no method is given: of validation prompts, or the pairs kept for the win rate's judge.
+
+        Raises:
+            BadInput: There are none.
+        """
+        if self.suite.feedback.annotator == "human":
+            return self.judge_preferences(lab)
+        if not self.splits.validation:
+            raise BadInput("heldout_reward: no validation prompt is left; raise data.sizes.validation, or leave it out")
+        return lab.prefer(rankings(self.heldout_samples(sft, lab)), self._annotators()["overall"])
+
+    def heldout_samples(self, sft: TrainablePolicy, lab: Lab) -> Rows:
+        """Sample the SFT policy on the validation prompts, as often as the annotator compares."""
+        prompts, feedback = Dataset.from_list(self.splits.validation), self.suite.feedback
+        return lab.sample(sft, prompts, feedback.n, stream="held-out annotator", sampling=feedback.sampling)
+
     @property
     def scorers(self) -> dict[str, Scorer]:
         """What a simulated annotator may rank by; ``feedback.scorer`` names the hidden reward."""

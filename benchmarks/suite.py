@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -123,12 +123,15 @@ class Suite:
                 raise BadInput(f"{section}.max_new_tokens: more than model.max_new_tokens")
 
 
-def load_suite(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Suite:
+def load_suite(
+    name_or_path: str, overrides: Mapping[str, Any] | None = None, methods: Sequence[str] | None = None
+) -> Suite:
     """Read a suite, lay overrides over it and check every key and type.
 
     Args:
         name_or_path: A built-in name or the path of a YAML file; behind a study's, ``/VARIANT`` names one of its own.
         overrides: Dotted paths to values, as ``--set`` gives them: ``method.dpo.beta``, ``sft.learning_rate``.
+        methods: Those wanted, with what the suite or an override sets of them; by default those that it compares.
 
     Raises:
         BadInput: No such suite, unknown keys, methods or datasets, wrong types; names the file, line and key. Or a
@@ -141,12 +144,12 @@ def load_suite(name_or_path: str, overrides: Mapping[str, Any] | None = None) ->
     for key, value in (overrides or {}).items():
         given.override(key, value)
     try:
-        return _build(given)
+        return _build(given, methods)
     except BadInput as error:
         raise given.located(error) from None
 
 
-def _build(given: SuiteValues) -> Suite:
+def _build(given: SuiteValues, methods: Sequence[str] | None) -> Suite:
     values = {key: value for key, value in given.values.items() if value is not None}
     for key in ("data", "methods"):
         if key not in values:
@@ -155,7 +158,8 @@ def _build(given: SuiteValues) -> Suite:
         raise BadInput(f"data: the key 'dataset' is missing; known datasets: {', '.join(DATASETS)}")
     if isinstance(values["methods"], dict):  # a method without hyperparameters is written `dpo:`
         given_methods = {name: {} if fields is None else fields for name, fields in values["methods"].items()}
-        values["methods"] = _compared(given_methods, values.pop("compare", None))
+        compared = _compared(given_methods, values.pop("compare", None))
+        values["methods"] = {name: given_methods.get(name, {}) for name in methods} if methods else compared
     suite = build(Suite, _with_constitution(values))
     if given.variant:
         suite = replace(suite, name=f"{suite.name}/{given.variant}")

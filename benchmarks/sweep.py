@@ -19,7 +19,9 @@ from alignarena.benchmarks.datasets import load_dataset_splits, model_of
 from alignarena.benchmarks.heldout import reward_model_table
 from alignarena.benchmarks.jobs import chosen_jobs, own_threads, threads
 from alignarena.benchmarks.labeler_check import labeler_table
+from alignarena.benchmarks.measured import write_measured
 from alignarena.benchmarks.provenance import now, provenance
+from alignarena.benchmarks.reward_checks import reward_checks
 from alignarena.benchmarks.side_by_side import CellKey, Ended, SideBySide
 from alignarena.benchmarks.start import Start
 from alignarena.benchmarks.suite import Suite, build_method, load_suite, resolved, suite_digest
@@ -83,14 +85,9 @@ def planned(
     """Return a suite as it would run; arguments and errors as those of :func:`run`."""
     for file in method_files:
         registry.load_file(file)
-    return _narrowed(load_suite(suite, set), methods, seeds)
-
-
-def _narrowed(plan: Suite, methods: Sequence[str] | None, seeds: Sequence[int] | None) -> Suite:
-    if methods:
-        for name in methods:
-            registry.find(name)
-        plan = replace(plan, methods={name: plan.methods.get(name, {}) for name in methods})
+    for name in methods or ():
+        registry.find(name)
+    plan = load_suite(suite, set, methods)
     return replace(plan, seeds=tuple(seeds)) if seeds else plan
 
 
@@ -260,6 +257,8 @@ class Sweep:
             _, bench = self.seed(seed)
             table = reward_model_table(bench) if bench.heldout else None  # every process has a share in this
             labeler = labeler_table(bench) if self._asked_a_labeler() else None
+            known = "heldout_reward" in self.plan.evaluators and self.plan.feedback.annotator == "simulated"
+            checks = reward_checks(bench) if known else None
             exact = bench.laboratory.frontier() if "exact" in self.plan.evaluators and bench.laboratory else None
             if not self._is_main:
                 return
@@ -269,7 +268,10 @@ class Sweep:
                 self.folder.write_json("extra/labeler.json", labeler)
             if exact is not None:
                 self.folder.write_json("extra/frontier.json", exact)
+            if checks is not None:
+                self.folder.write_json("extra/reward_checks.json", checks)
             self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
+            write_measured(self.folder)
             self.folder.write_results_parquet()
 
     def _asked_a_labeler(self) -> bool:

@@ -7,67 +7,27 @@ An evaluator's role is ``diagnostic`` (the gold of a simulation, the proxy, exac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from datasets import Dataset
 
-from alignarena.core.contract import Lab, Policy, Rows, Scorer, TrainablePolicy
+from alignarena.core.contract import Rows, TrainablePolicy
 from alignarena.core.errors import BadInput, nearest
-from alignarena.evaluators import behaviour, harm, sentiment
-
-Row = Mapping[str, Any]
-Measures = dict[str, float | None]
-
-
-class Evidence(Protocol):
-    """What an evaluator may look at: one cell's completions, and what they are compared with, made when first read."""
-
-    @property
-    def rows(self) -> Rows:
-        """Sampled rows of the policy."""
-        ...
-
-    @property
-    def lab(self) -> Lab:
-        """The lab of the evaluation: metered apart, charged to no method."""
-        ...
-
-    @property
-    def baseline(self) -> Rows:
-        """Sampled rows of the SFT policy for the same prompts and samples."""
-        ...
-
-    @property
-    def policy(self) -> Policy:
-        """The policy that sampled the rows."""
-        ...
-
-    @property
-    def reference(self) -> TrainablePolicy:
-        """The SFT policy."""
-        ...
-
-    @property
-    def proxy(self) -> Scorer:
-        """The reward model that methods optimised."""
-        ...
-
-    @property
-    def judge(self) -> Scorer:
-        """The scorer whose scores decide wins."""
-        ...
-
-    @property
-    def heldout(self) -> Mapping[str, Rows]:
-        """Pairs of people by axis that nothing was trained on."""
-        ...
-
-    @property
-    def exact(self) -> Iterable[tuple[Row, Measures]]:
-        """What is known exactly of the policy, prompt by prompt, in a world whose completions are enumerated."""
-        ...
+from alignarena.evaluators import (
+    ai_judge,
+    behaviour,
+    capability,
+    diversity,
+    harm,
+    lm_harness,
+    refusals,
+    sentiment,
+    truthfulness,
+)
+from alignarena.evaluators.evidence import Evidence, Measures, Row
 
 
 @dataclass(frozen=True)
@@ -93,6 +53,11 @@ def _proxy(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
     return ((row, {"proxy_reward": row["score"]}) for row in scored)
 
 
+def _heldout_reward(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    scored = evidence.lab.score(evidence.rows, evidence.heldout_reward)
+    return ((row, {"heldout_reward": row["score"]}) for row in scored)
+
+
 def _win_rate(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
     scorer = evidence.judge
     theirs = {(row["prompt_id"], row["sample"]): row["score"] for row in evidence.lab.score(evidence.baseline, scorer)}
@@ -114,6 +79,10 @@ def _kl(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
 
 def _behaviour(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
     return ((row, behaviour.measures(row)) for row in evidence.rows)
+
+
+def _diversity(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
+    return diversity.self_bleu(evidence.rows)
 
 
 def _harm(evidence: Evidence) -> Iterable[tuple[Row, Measures]]:
@@ -152,14 +121,24 @@ EVALUATORS: dict[str, Evaluator] = {
         Evaluator("gold", "the hidden reward of the simulation, split into its parts", "diagnostic", _gold),
         Evaluator("second_opinion", "an independent sentiment scorer, as a check", "diagnostic", _second_opinion),
         Evaluator("proxy", "the reward model that methods optimised", "diagnostic", _proxy),
+        Evaluator("heldout_reward", "a linear reward model of the same annotator's labels of other prompts; no method "
+                  "trains on it", "diagnostic", _heldout_reward),
+        Evaluator("ai_judge", "the AI labeler's grade, where it gave no training feedback; of the policies' own family",
+                  "verdict", ai_judge.measure),
         Evaluator("win_rate", "share of completions that beat SFT's, ties half", "diagnostic", _win_rate),
         Evaluator("kl", "nats a completion away from the SFT policy, on the policy's own samples", "diagnostic", _kl),
         Evaluator("behaviour", "length, ends by itself, distinct words", "diagnostic", _behaviour),
+        Evaluator("diversity", "self-BLEU between a policy's answers to one prompt", "diagnostic", _diversity),
+        Evaluator("capability", "small tasks that no training touches: the alignment tax", "diagnostic",
+                  capability.measure),
+        Evaluator("truthfulness", "TruthfulQA, multiple choice", "diagnostic", truthfulness.measure),
+        Evaluator("xstest", "refusals of safe and unsafe prompts of XSTest", "diagnostic", refusals.measure),
         Evaluator("harm", "harm and evasion on red-team prompts, refusals of look-alikes", "diagnostic", _harm),
         Evaluator("exact", "expected gold, KL and distances to the optimum, by enumeration", "diagnostic", _exact),
         Evaluator("heldout", "implicit reward against people's held-out pairs", "diagnostic", _heldout),
     )
-}
+}  # fmt: skip
+LM_EVAL = "lm_eval:"  # before the name of one of its tasks, or the path of a task file
 
 
 def find(name: str) -> Evaluator:
@@ -168,6 +147,9 @@ def find(name: str) -> Evaluator:
     Raises:
         BadInput: No such evaluator; names the nearest.
     """
+    if name.startswith(LM_EVAL):
+        task = name.removeprefix(LM_EVAL)
+        return Evaluator(name, f"lm-eval's task {task}", "diagnostic", partial(lm_harness.measure, task))
     if name not in EVALUATORS:
         raise BadInput(f"unknown evaluator {name!r}{nearest(name, EVALUATORS)}")
     return EVALUATORS[name]

@@ -102,23 +102,23 @@ def _exact(names: list[str], runs: Path) -> Iterator[str]:
         yield f"Suite `exact`, setting `budget` (95 % t-intervals over seeds):\n\n{_markdown(head, lines)}"
 
 
-def _short(row: Mapping[str, Any]) -> str:
+def _short(row: Mapping[Any, Any]) -> str:
     return str(row["method"]).rsplit("/", 1)[-1]
 
 
-def _share(row: Mapping[str, Any]) -> str:
+def _share(row: Mapping[Any, Any]) -> str:
     error, whole = row["learning_error_trained"], row["target_kl_trained"]
     known = math.isfinite(error) and math.isfinite(whole) and whole > 0
     return f"{error / whole:.1%}" if known else f"{_NONE} (no stated target)"
 
 
-def _of(row: Mapping[str, Any], name: str, places: int = 3) -> str:
+def _of(row: Mapping[Any, Any], name: str, places: int = 3) -> str:
     low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
     mean = _number(row[name], places)
     return mean if math.isnan(low) else f"{mean} [{_number(low, places)}, {_number(high, places)}]"
 
 
-def _interval(row: Mapping[str, Any], name: str) -> str:
+def _interval(row: Mapping[Any, Any], name: str) -> str:
     return _of({name: row[name], f"{name}_low": row[f"{name}_low"], f"{name}_high": row[f"{name}_high"]}, name)
 
 

@@ -20,7 +20,7 @@ from alignarena.results import dropped
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.leaderboard import COLUMNS, INTERVALS, MEANS
-from alignarena.results.stats import FEWEST_PROMPTS_LENGTH_CONTROLLED
+from alignarena.results.length_control import FEWEST_PROMPTS_LENGTH_CONTROLLED
 
 NO_NUMBERS = ("the run failed", "the run has not finished")  # why a whole row is empty
 LEDGER_FIELDS = [field.name for field in fields(Ledger)]
@@ -85,8 +85,10 @@ READ = [
     Column("not_worse_than_sft", "not worse than SFT", "one-sided test against a stated loss, Holm over all", None),
     Column("on_topic", "on topic", "share of completions that name the topic and finish"),
     Column("proxy_reward", "proxy", "score of the reward model that methods were trained on"),
+    Column("heldout_reward", "held-out reward", "score of a linear reward model of other prompts; none optimised it"),
+    Column("ai_judge", "AI judge", "mean grade by the AI labeler, -1 to 1, where it gave no training feedback"),
     Column("win_rate", "win rate", "against SFT's completion of the same prompt, ties half, with its 95 % interval"),
-    Column("win_rate_length_controlled", "win rate, equal length", "win rate had both sides been equally long"),
+    Column("win_rate_length_controlled", "win rate, equal length", "had both sides been equally long; 95 % interval"),
     Column("kl", "KL (nats)", "sum over tokens of log policy - log SFT, on the policy's own samples"),
     Column("mean_length", "length (tokens)", "mean tokens of a completion", 1),
     Column("inference_tokens", "tokens per answer", "tokens generated to give one answer", 1),
@@ -268,9 +270,17 @@ def _shown(results: Results, row: dict[Any, Any], column: Column) -> Shown:
 def _interval(results: Results, label: str, metric: str) -> Shown:
     interval = results.interval(label, metric)
     if not is_number(interval.mean):
-        return Shown(reason="not scored")
+        return Shown(reason=_withheld(results, label, metric) or "not scored")
     limits = f"[{number(interval.low, 3)}, {number(interval.high, 3)}]" if interval.known else ""
     return Shown(number(interval.mean, 3), limits, interval.mean)
+
+
+def _withheld(results: Results, label: str, metric: str) -> str:
+    """Return why a judge has no verdict on a method; empty if it has, or is none."""
+    entry = results.entry(label)
+    card = (entry.folder.provenance.get("evaluators") or {}).get(metric) or {}
+    reasons = (str(why) for cell, why in (card.get("withheld") or {}).items() if cell.startswith(f"{entry.method}/"))
+    return next(reasons, "")
 
 
 def _reason(results: Results, row: dict[Any, Any], name: str) -> str:
@@ -283,7 +293,7 @@ def _reason(results: Results, row: dict[Any, Any], name: str) -> str:
         return "the limit setting shows correctness, not a ranking"
     metric = ({"gold_vs_sft": "gold", "win_rate_length_controlled": "win"} | INTERVALS | MEANS).get(name, name)
     if not results.samples(entry.label, metric):
-        return "not scored"
+        return _withheld(results, entry.label, metric) or "not scored"
     if name == "win_rate_length_controlled":
         return f"not estimable below {FEWEST_PROMPTS_LENGTH_CONTROLLED} prompts, or without spread in length"
     return "nothing to compare with"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from alignarena.results import stats
+from alignarena.results.length_control import FEWEST_PROMPTS_LENGTH_CONTROLLED, Games, length_controlled_interval
+from alignarena.results.stats import UNKNOWN, Interval
 from alignarena.results.verdicts import against_baseline, margin_of, not_worse, outcomes, without_verdict
 
 if TYPE_CHECKING:
@@ -25,11 +25,15 @@ COLUMNS = [
     *("verdict_vs_sft", "status"),
     *("finish_rate", "topic_rate", "sentiment_given_both", "second_sentiment", "disagreement"),
     *("information", "not_worse_than_sft"),
+    *("win_rate_length_controlled_low", "win_rate_length_controlled_high"),
+    *("heldout_reward", "ai_judge"),
 ]
 # Column and metric of plain means; those with intervals are built by name below.
 MEANS = {
     "on_topic": "on_topic",
     "proxy_reward": "proxy_reward",
+    "heldout_reward": "heldout_reward",
+    "ai_judge": "ai_judge",
     "kl": "kl",
     "mean_length": "length",
     "inference_tokens": "inference_tokens",
@@ -69,7 +73,8 @@ def _row(results: Results, entry: Entry, comparison: Comparison | None) -> dict[
     if comparison is not None and comparison.metric == "gold":
         row |= {"gold_vs_sft": comparison.difference}
         row |= {"gold_vs_sft_low": comparison.low, "gold_vs_sft_high": comparison.high}
-    row["win_rate_length_controlled"] = _length_controlled(results, entry)
+    controlled, column = _length_controlled(results, entry), "win_rate_length_controlled"
+    row |= {column: controlled.mean, f"{column}_low": controlled.low, f"{column}_high": controlled.high}
     charged = entry.charged().to_dict()
     return row | {column: charged[column] for column in LEDGER_COLUMNS}
 
@@ -91,21 +96,21 @@ def _track(entry: Entry) -> str:
     return noted or str((entry.folder.suite.get("budget") or {}).get("track", ""))
 
 
-def _length_controlled(results: Results, entry: Entry) -> float:
-    """The length-controlled win rate over all seeds; NaN where it is not estimable."""
+def _length_controlled(results: Results, entry: Entry) -> Interval:
+    """The length-controlled win rate, a mean over seeds; NaN where it is not estimable."""
     baseline = results.entries.get(entry.baseline)
-    if not results.samples(entry.label, "win"):
-        return math.nan
     wins = results.frame.loc[
         (results.frame["method"] == entry.label) & (results.frame["metric"] == "win"),
-        ["seed", "prompt_id", "sample", "value"],
+        ["seed", "prompt_id", "sample", "value", "cluster"],
     ].dropna()
-    if baseline is None or wins["prompt_id"].nunique() < stats.FEWEST_PROMPTS_LENGTH_CONTROLLED:
-        return math.nan
+    if baseline is None or wins["prompt_id"].nunique() < FEWEST_PROMPTS_LENGTH_CONTROLLED:
+        return UNKNOWN
     keys = ["seed", "prompt_id", "sample"]
     rows = wins.merge(_characters(entry), on=keys).merge(_characters(baseline), on=keys, suffixes=("", "_baseline"))
-    rate = stats.length_controlled_win_rate(rows["value"], rows["characters"], rows["characters_baseline"])
-    return math.nan if rate is None else rate
+    columns = ["value", "characters", "characters_baseline", "cluster"]
+    return length_controlled_interval(
+        [Games(*(seed[name].to_numpy() for name in columns)) for _, seed in rows.groupby("seed")]
+    )
 
 
 def _characters(entry: Entry) -> pd.DataFrame:

@@ -1,12 +1,12 @@
 """Intervals and tests: the prompt cluster is the unit of a claim about a checkpoint, the seed of one about a method.
 
-With one seed an interval resamples prompt clusters (topics); with several it is the t-interval over the seeds' means,
-since three seeds have ten distinct multisets and are too few to resample.
+With one seed an interval resamples prompt clusters (topics). With several it is a t-interval over the seeds' means,
+since three seeds have ten distinct multisets and are too few to resample, widened by what all seeds owe to the prompts
+they share: the same topics are asked of every seed, so their luck does not average out over seeds.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -15,17 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import stats
 
-Floats = NDArray[np.float64]
+from alignarena.results.resampling import RESAMPLES, Floats, resampled, signs, units_of
+
 Sample = tuple[Sequence[Any] | NDArray[Any], Sequence[Any] | NDArray[Any]]  # values and their clusters, of one seed
 Outcome = Literal["better", "worse", "cannot tell"]
 
 LEVEL = 0.95
 POWER = 0.80
-RESAMPLES = 10_000
 MARGIN = 0.05  # a loss to SFT that is none: a twentieth of the scale of gold and of the win rate, both 0 to 1
-FEWEST_PROMPTS_LENGTH_CONTROLLED = 300
 _EXACT_UP_TO = 13  # 2^13 sign patterns are fewer than RESAMPLES
 _CHUNK = 1000
 
@@ -38,11 +37,15 @@ class Interval:
     low: float
     high: float
     standard_error: float
+    freedom: float = math.inf  # degrees of freedom of the standard error
 
     @property
     def known(self) -> bool:
         """Whether there was enough data for an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -83,39 +86,75 @@ def bootstrap_interval(values: ArrayLike, clusters: ArrayLike, n: int = RESAMPLE
     Returns:
         The mean over rows; its limits are NaN with fewer than two clusters.
     """
-    sums, counts = _cluster_sums(values, clusters)
+    sums, counts, units = _sums([(values, clusters)])
     if counts.sum() == 0:
-        return Interval(math.nan, math.nan, math.nan, math.nan)
+        return UNKNOWN
     mean = float(sums.sum() / counts.sum())
-    if len(sums) < 2:
+    if units < 2:
         return Interval(mean, math.nan, math.nan, math.nan)
-    means = _resampled(sums, n, seed) / _resampled(counts, n, seed)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(mean, float(low), float(high), float(means.std(ddof=1)))
+    return percentile_interval(mean, (resampled(sums, n, seed) / resampled(counts, n, seed))[:, 0], units)
+
+
+def percentile_interval(estimate: float, replicates: Floats, units: int) -> Interval:
+    """Return the percentile interval of an estimate by what resamples of so many clusters gave (n,).
+
+    The percentiles are a little farther out than 2.5 and 97.5 (Hesterberg, 2015): a mean over few clusters scatters as
+    Student's t, and resamples scatter less than that by (units - 1) / units.
+    """
+    reach = stats.t.ppf(1 - (1 - LEVEL) / 2, units - 1) * math.sqrt(units / (units - 1))
+    tail = float(stats.norm.sf(reach))
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), float(replicates.std(ddof=1)))
 
 
 def t_interval(means: ArrayLike) -> Interval:
     """Student's t-interval of a mean over seeds (n,), n of 2 or more."""
     seeds = np.asarray(means, dtype=float)
-    error = float(seeds.std(ddof=1) / math.sqrt(len(seeds)))
-    half = float(stats.t.ppf(1 - (1 - LEVEL) / 2, len(seeds) - 1)) * error
-    mean = float(seeds.mean())
-    return Interval(mean, mean - half, mean + half, error)
+    return _t_interval(float(seeds.mean()), float(seeds.var(ddof=1)) / len(seeds), len(seeds) - 1)
+
+
+def crossed_interval(estimates: Floats, replicates: Floats, units: int) -> Interval:
+    """Interval of any statistic over several seeds that answer the same prompts.
+
+    Seeds and prompts are crossed: var(mean) = var(estimates) / seeds + the variance of what seeds share, which is the
+    mean covariance between two seeds' estimates when both see the same resampled clusters. Degrees of freedom after
+    Satterthwaite (1946): seeds - 1 where prompts matter little, more where they matter most. Few seeds tell the two
+    parts apart badly, so the interval is never narrower than that of the seeds' estimates alone.
+
+    Args:
+        estimates: One a seed (seeds,), 2 or more.
+        replicates: The same of each resample, with common draws (n, seeds).
+        units: How many clusters were resampled.
+    """
+    seeds = len(estimates)
+    between = float(estimates.var(ddof=1)) / seeds
+    shared = 0.0
+    if units > 1:
+        covariance = np.cov(replicates, rowvar=False) * units / (units - 1)
+        shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
+    alone = _t_interval(float(estimates.mean()), between, seeds - 1)
+    if shared == 0:
+        return alone
+    freedom = (between + shared) ** 2 / (between**2 / (seeds - 1) + shared**2 / (units - 1))
+    return max(alone, _t_interval(alone.mean, between + shared, freedom), key=lambda one: one.high)
 
 
 def mean_interval(samples: Sequence[Sample], n: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Interval of a mean over one seed's prompt clusters, or over several seeds' means.
+    """Interval of a mean over one seed's prompt clusters, or over several seeds and the clusters they share.
 
     Args:
-        samples: Values and clusters, one pair a seed.
-        n: Resamples, with one seed.
+        samples: Values and clusters, one pair a seed; a seed without a known value is left out.
+        n: Resamples.
         seed: Of the resampling.
     """
-    means = [mean for mean in (_mean(values) for values, _ in samples) if math.isfinite(mean)]
-    if len(means) > 1:
-        return t_interval(means)
-    return bootstrap_interval(*samples[0], n=n, seed=seed) if samples else bootstrap_interval([], [])
+    known = [sample for sample in samples if not np.all(np.isnan(np.asarray(sample[0], dtype=float)))]
+    if len(known) < 2:
+        return bootstrap_interval(*known[0], n=n, seed=seed) if known else UNKNOWN
+    sums, counts, units = _sums(known)
+    drawn, rows = resampled(sums, n, seed), resampled(counts, n, seed)
+    filled = (rows > 0).all(axis=1)  # a seed with few of the clusters may miss a draw
+    means = drawn[filled] / rows[filled]
+    return crossed_interval(sums.sum(axis=0) / counts.sum(axis=0), means, units if len(means) > 1 else 1)
 
 
 def sign_flip_p(
@@ -126,15 +165,15 @@ def sign_flip_p(
     Exact up to 13 clusters, else by n random flips, the observed one counted among them: never below 2^(1-clusters)
     (half of that, one-sided) or 1/(n+1).
     """
-    sums, _ = _cluster_sums(differences, clusters)
+    sums = _sums([(differences, clusters)])[0][:, 0]
     sums = sums[sums != 0]  # a cluster without a difference takes no side
     if not len(sums):
         return 1.0
     observed = sums.sum() if one_sided else abs(sums.sum())
     observed -= 1e-12 * abs(observed)
     exact = len(sums) <= _EXACT_UP_TO
-    signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums)))) if exact else _signs(len(sums), n, seed)
-    flipped = np.concatenate([signs[i : i + _CHUNK].astype(float) @ sums for i in range(0, len(signs), _CHUNK)])
+    flips = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums)))) if exact else signs(len(sums), n, seed)
+    flipped = np.concatenate([flips[i : i + _CHUNK].astype(float) @ sums for i in range(0, len(flips), _CHUNK)])
     reached = int(np.sum((flipped if one_sided else np.abs(flipped)) >= observed))
     return reached / len(flipped) if exact else (1 + reached) / (1 + n)
 
@@ -170,11 +209,11 @@ def paired_difference(samples: Sequence[Sample], n: int = RESAMPLES, seed: int =
 
     Returns:
         With one seed a claim about a checkpoint (prompt clusters resampled, sign-flip test over them); with several
-        one about the method (t-interval and t-test over the seeds' means).
+        one about the method (t-interval and t-test over the seeds' means and the clusters they share).
     """
     interval = mean_interval(samples, n, seed)
     if len(samples) == 1:
-        unit, spread = "checkpoint, 1 seed", float(stats.norm.ppf(1 - (1 - LEVEL) / 2) + stats.norm.ppf(POWER))
+        unit = "checkpoint, 1 seed"
         clusters = len(np.unique(np.asarray(samples[0][1], dtype=str)))
         p_value, smallest = sign_flip_p(*samples[0], n=n, seed=seed), max(2.0 ** (1 - clusters), 1 / (1 + n))
         test = f"sign-flip test over {clusters} prompt clusters"
@@ -182,12 +221,17 @@ def paired_difference(samples: Sequence[Sample], n: int = RESAMPLES, seed: int =
         seeds = len(samples)
         smallest = 2.0 ** (1 - seeds)
         unit = f"method, {seeds} seeds"
-        spread = float(stats.t.ppf(1 - (1 - LEVEL) / 2, seeds - 1) + stats.t.ppf(POWER, seeds - 1))
         p_value = _t_test_p(interval, seeds)
         test = f"t-test over {seeds} seeds (a sign-flip test of them could not give p below {smallest:g})"
     outcome = outcome_of(interval.low, interval.high)
-    verdict = Verdict(outcome, unit, spread * interval.standard_error)
+    verdict = Verdict(outcome, unit, detectable_difference(interval))
     return Difference(interval.mean, interval.low, interval.high, p_value, test, verdict, smallest)
+
+
+def detectable_difference(interval: Interval) -> float:
+    """Return the true difference that an interval so wide excludes 0 for with a power of 80 %."""
+    spread = stats.t.ppf(1 - (1 - LEVEL) / 2, interval.freedom) + stats.t.ppf(POWER, interval.freedom)
+    return float(spread) * interval.standard_error
 
 
 def outcome_of(low: float, high: float) -> Outcome:
@@ -207,73 +251,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def length_controlled_win_rate(wins: ArrayLike, lengths: ArrayLike, baseline_lengths: ArrayLike) -> float | None:
-    """Win rate had both sides been equally long (Dubois et al., 2024; arXiv:2404.04475), in its minimal form.
-
-    ``logit P(win) = w + v tanh((baseline length - length) / std)`` is fitted to soft wins and read at equal lengths.
-
-    Args:
-        wins: 1, .5 or 0 a row (N,).
-        lengths: Characters of the completions (N,).
-        baseline_lengths: Characters of the baseline's completions (N,).
-
-    Returns:
-        The rate in [0, 1], or ``None`` where it is not estimable: under 300 rows, no spread in length, no convergence.
-    """
-    target = np.asarray(wins, dtype=float)
-    gap = np.asarray(baseline_lengths, dtype=float) - np.asarray(lengths, dtype=float)
-    if len(target) < FEWEST_PROMPTS_LENGTH_CONTROLLED or gap.std() == 0:
-        return None
-    features = np.stack([np.ones_like(gap), np.tanh(gap / gap.std())], axis=1)
-
-    def loss(weights: Floats) -> float:
-        logits = features @ weights
-        return float(np.mean(np.logaddexp(0, logits) - target * logits))
-
-    fitted = optimize.minimize(loss, np.zeros(2), method="BFGS")
-    if not np.all(np.abs(fitted.x) < 8):  # wins that method or lengths separate have no finite fit
-        return None
-    return float(1 / (1 + math.exp(-fitted.x[0])))
+def _sums(samples: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[Floats, Floats, int]:
+    """Sums and counts of the known values (units, seeds), and how many units there are."""
+    values = [np.asarray(one, dtype=float) for one, _ in samples]
+    known = [~np.isnan(one) for one in values]
+    codes, units = units_of([np.asarray(names)[kept] for (_, names), kept in zip(samples, known, strict=True)])
+    sums = [np.bincount(code, one[kept], units) for code, one, kept in zip(codes, values, known, strict=True)]
+    counts = [np.bincount(code, minlength=units) for code in codes]
+    return np.stack(sums, axis=1).astype(float), np.stack(counts, axis=1).astype(float), units
 
 
-def _mean(values: ArrayLike) -> float:
-    known = np.asarray(values, dtype=float)
-    known = known[~np.isnan(known)]
-    return float(known.mean()) if len(known) else math.nan
-
-
-def _cluster_sums(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Floats]:
-    numbers = np.asarray(values, dtype=float)
-    known = ~np.isnan(numbers)
-    _, codes = np.unique(np.asarray(clusters, dtype=str)[known], return_inverse=True)
-    return np.bincount(codes, weights=numbers[known]).astype(float), np.bincount(codes).astype(float)
-
-
-def _resampled(totals: Floats, n: int, seed: int) -> Floats:
-    counts = _draws(len(totals), n, seed)
-    return np.concatenate([counts[i : i + _CHUNK].astype(float) @ totals for i in range(0, n, _CHUNK)])
-
-
-@functools.lru_cache(maxsize=4)
-def _draws(clusters: int, n: int, seed: int) -> NDArray[np.int16]:
-    """How often each cluster is drawn, (n, clusters): the same draws for all methods, so they are kept."""
-    rng = np.random.default_rng([seed, clusters])
-    drawn = np.empty((n, clusters), dtype=np.int16)
-    for i in range(n):
-        drawn[i] = np.bincount(rng.integers(0, clusters, clusters), minlength=clusters)
-    return drawn
-
-
-@functools.lru_cache(maxsize=4)
-def _signs(clusters: int, n: int, seed: int) -> NDArray[np.int8]:
-    """Random signs (n, clusters), kept as the draws are."""
-    rng = np.random.default_rng([seed, clusters, 1])
-    chunks = [rng.choice(np.array([1, -1], dtype=np.int8), size=(min(_CHUNK, n - start), clusters))
-              for start in range(0, n, _CHUNK)]  # fmt: skip
-    return np.concatenate(chunks)
+def _t_interval(mean: float, variance: float, freedom: float) -> Interval:
+    error = math.sqrt(variance)
+    half = float(stats.t.ppf(1 - (1 - LEVEL) / 2, freedom)) * error
+    return Interval(mean, mean - half, mean + half, error, freedom)
 
 
 def _t_test_p(interval: Interval, seeds: int) -> float:
+    """With seeds - 1 degrees of freedom always: Satterthwaite's are too many far out, where Holm's test asks."""
     if interval.standard_error == 0:
         return 1.0 if interval.mean == 0 else 0.0
     return float(2 * stats.t.sf(abs(interval.mean) / interval.standard_error, seeds - 1))

@@ -41,6 +41,7 @@ class Cell:
     budget: Mapping[str, float] = field(default_factory=dict)  # the limits that are set
     track: str = ""
     stages: list[dict[str, Any]] = field(default_factory=list)
+    lineage: frozenset[str] = frozenset()  # the root scorers and the writers of what was trained on, where noted
 
     @cached_property
     def rise(self) -> Rise | None:
@@ -208,6 +209,7 @@ class RunFolder:
             budget={name: limit for name, limit in (budget.get("budget") or {}).items() if limit is not None},
             track=str(budget.get("track", "")),
             stages=budget.get("stages", []),
+            lineage=frozenset(budget.get("lineage") or ()),
         )
 
     def _trimmed_scores(self, method: str, seed: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from alignarena.core.errors import RunFailed
 from alignarena.core.files import write_json, write_jsonl
 from alignarena.core.records import Ledger
 
-VERBS = ("list", "run", "score", "report", "compare", "new-method", "doctor")
+VERBS = ("list", "run", "score", "report", "compare", "validate-judge", "new-method", "doctor")
 TENSORS = "[name for name in ('torch', 'transformers', 'trl', 'peft', 'accelerate') if name in sys.modules]"
 
 

@@ -37,7 +37,7 @@ from alignarena.methods.parts.regret_losses import CPLLoss
 from alignarena.methods.parts.reward_losses import KWiseRewardLoss, PairwiseRewardLoss
 from alignarena.methods.parts.rows import best_of
 from alignarena.paper_lab import PaperLab, paper_task
-from alignarena.results.stats import length_controlled_win_rate
+from alignarena.results.length_control import length_controlled_win_rate
 
 SIDES = ("chosen", "rejected")
 

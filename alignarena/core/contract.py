@@ -341,6 +341,10 @@ class Lab(Protocol):
         """Return the rows with ``logps``: log-probs in nats of the completion tokens under the policy."""
         ...
 
+    def embed(self, policy: TrainablePolicy, rows: Rows) -> Rows:
+        """Return the rows with ``embedding``: the mean final hidden state of the policy over each completion."""
+        ...
+
     def fit(
         self, policy: TrainablePolicy, experience: Experience, loss: Loss, schedule: Schedule
     ) -> TrainablePolicy:

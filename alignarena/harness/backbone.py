@@ -193,6 +193,11 @@ class Backbone:
         """Return the scalar head before each completion token (N,)."""
         return self.heads[name](self.hidden(name, packed)[packed.source].float())[:, 0]  # type: ignore[no-any-return]
 
+    def embeddings(self, name: str, packed: Pack) -> Tensor:
+        """Return the mean final hidden state before each token of a completion, its end included (S, D)."""
+        hidden = self.hidden(name, packed)[packed.source].float()
+        return torch.stack([each.mean(0) for each in torch.split(hidden, list(packed.lengths))])
+
     def head(self, name: str) -> nn.Linear:
         """Return the output embedding of a variant (V, D)."""
         return self.weights.activate(name).get_output_embeddings()  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,6 +38,7 @@ from alignarena.core.degenerate import in_preferences, in_samples, in_scores, mu
 from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, BudgetUsedUp
 from alignarena.core.feedback import cost_of_preferring, cost_of_scoring
+from alignarena.core.lineage import models, roots
 from alignarena.core.records import Budget, Ledger
 from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
@@ -54,8 +55,8 @@ from alignarena.harness.tokens import TokenSequence
 from alignarena.harness.trainer import POLICY, Fit
 
 # Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
-REVISIONS = {"sample": 3, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "fit": 3, "fit_reward_model": 3,
-             "train_with": 2}  # fmt: skip
+REVISIONS = {"sample": 3, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "embed": 1, "fit": 3,
+             "fit_reward_model": 3, "train_with": 2}  # fmt: skip
 _ON_RECORD = ("dropped", "stopped", "met")  # what a stage has in a cell's account beside its ledger
 Result = TypeVar("Result")
 
@@ -69,6 +70,7 @@ class Account:
     stages: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, float]] = field(default_factory=list)  # what methods recorded, in order
     last_policy: TrainablePolicy | None = None  # what a method has when its budget ends
+    lineage: set[str] = field(default_factory=set)  # the root scorers and the writers of what was trained on
     owed: dict[str, Ledger] = field(default_factory=dict)  # what a policy cost that was made before this cell
 
 
@@ -127,6 +129,7 @@ class HarnessLab:
     ) -> Rows:
         """Draw n completions a prompt; a recipe such as best-of-n draws its own through this verb."""
         self.settle(policy)
+        self.account.lineage |= models(policy)
         if self.exhausted:
             raise BudgetUsedUp(self.account.last_policy)
         return policy.complete(self, rows, n, stream=stream, sampling=sampling)
@@ -147,6 +150,7 @@ class HarnessLab:
 
     def score(self, rows: Rows, scorer: Scorer) -> Rows:
         """Return the rows with a ``score`` column."""
+        self.account.lineage |= roots(scorer)
 
         def compute() -> Rows:
             self._metered().add(**cost_of_scoring(rows, scorer))
@@ -161,6 +165,7 @@ class HarnessLab:
 
     def prefer(self, rows: Rows, judge: Judge) -> Rows:
         """Ask a judge for rankings; each costs log2(K!) labels once, or a labeler's calls."""
+        self.account.lineage |= roots(judge)
 
         def compute() -> Rows:
             self._metered().add(**cost_of_preferring(rows, judge))
@@ -176,6 +181,7 @@ class HarnessLab:
 
     def revise(self, rows: Rows, reviser: Reviser, principles: tuple[Principle, ...], *, stream: str) -> Rows:
         """Critique and rewrite completions by principles."""
+        self.account.lineage |= models(getattr(reviser, "writer", None))
 
         def compute() -> Rows:
             with self._prompts_of_any_length():
@@ -198,6 +204,16 @@ class HarnessLab:
 
         return self._rows("logps", "log-probs", (policy.digest, rows), compute, len(rows))
 
+    def embed(self, policy: TrainablePolicy, rows: Rows) -> Rows:
+        """Return the rows with the mean final hidden state (D) of an adapter over each completion."""
+        self.settle(policy)
+        adapter = cast("AdapterPolicy", policy)
+
+        def compute() -> Rows:
+            return _with_column(rows, "embedding", self._forward(rows, "embeddings", adapter.load(self.backbone)))
+
+        return self._rows("embed", "embeddings", (policy.digest, rows), compute, len(rows))
+
     def adapter_scores(self, reward_model: RewardModel, rows: Rows) -> list[float]:
         """Return the scores of a reward model; called through :meth:`score`."""
         return self._forward(rows, "scores", reward_model.load(self.backbone))
@@ -207,6 +223,7 @@ class HarnessLab:
     ) -> TrainablePolicy:
         """Train a copy of a policy; the policy itself is the reference model."""
         self.settle(policy)
+        self.account.lineage |= roots(experience)
         key, folder = self._fit("fit", policy, experience, loss, schedule)
         self.account.last_policy = AdapterPolicy(key, folder)
         return self.account.last_policy
@@ -216,15 +233,16 @@ class HarnessLab:
     ) -> Scorer:
         """Train a scalar head and an adapter on a policy's backbone; of an exact stream, return its oracle."""
         self.settle(start)
+        self.account.lineage |= (lineage := roots(preferences))
         if isinstance(preferences, PreferenceStream):
             return preferences.oracle
-        lineage = frozenset(root for row in preferences.to_list() for root in row.get("lineage") or ())
         key, folder = self._fit("fit_reward_model", start, _Once(preferences), loss, schedule)
         return RewardModel(key, folder, lineage)
 
     def train_with(self, backend: Backend, policy: TrainablePolicy, rows: Rows) -> TrainablePolicy:
         """Train a copy of a policy by another library's trainer; a killed one starts anew."""
         self.settle(policy)
+        self.account.lineage |= roots(rows) | roots(backend.scorer)
         key = digest("train_with", REVISIONS["train_with"], self.backbone.digest, policy.digest, backend,
                      backend.version, rows, self.seed, self._limits_that_bind())  # fmt: skip
 

@@ -19,7 +19,7 @@ from alignarena.harness.meter import Meter
 from alignarena.harness.packing import micro_batches
 from alignarena.harness.tokens import TokenSequence
 
-Output = Literal["logps", "values", "scores"]  # (T,), (T,) and () a sequence
+Output = Literal["logps", "values", "scores", "embeddings"]  # (T,), (T,), () and (D,) a sequence
 Table = dict[TokenSequence, Tensor]
 _REVISION = 1  # raise it when a change makes stored reference log-probs wrong
 
@@ -35,7 +35,8 @@ def computed(
     for sequences in parts:
         packed = backbone.pack(sequences)
         flat = getattr(backbone, output)(variant, packed)
-        each = flat.unbind() if output == "scores" else torch.split(flat, list(packed.lengths))
+        by_sequence = output in ("scores", "embeddings")
+        each = flat.unbind() if by_sequence else torch.split(flat, list(packed.lengths))
         table.update(zip(sequences, each, strict=True))
         used += packed.tokens
         done(len(sequences), packed.tokens)

@@ -67,7 +67,7 @@ def test_every_update_starts_on_policy_at_standardised_rewards(toy_cell: Callabl
 
 
 def test_methods_with_equal_settings_share_one_reward_model_and_each_pays(toy_cell: Callable[..., Any]) -> None:
-    cells = [toy_cell(seed=1) for _ in range(2)]
+    cells = [toy_cell(seed=9) for _ in range(2)]  # a seed of its own: the cache is shared by all tests
     FAST.align(cells[0][1], cells[0][0])
     RejectionSampling(rounds=1, n=4, reward_model=REWARD).align(cells[1][1], cells[1][0])
     first, second = (lab.account.stages[:5] for lab, _ in cells)

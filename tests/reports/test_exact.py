@@ -157,7 +157,7 @@ def test_the_answer_compares_nothing_in_the_limit(results: Results) -> None:
     assert [kind for kind, _ in limit.lines] == ["none"]
     assert "correctness, not a ranking" in limit.lines[0][1]
     assert "summed over every completion" in dict(budget.lines)["basis"]
-    assert any(kind == "better" for kind, _ in budget.lines)
+    assert any(kind == "cannot-tell" for kind, _ in budget.lines)  # two seeds of few prompts hardly ever can
 
 
 def test_exact_figures_are_no_scores_of_single_completions(results: Results, html: str) -> None:

@@ -17,10 +17,10 @@ PAGES = sorted(method_pages.PAGES.glob("*.md"))
 def test_pages_are_in_step_with_the_stored_runs(tmp_path: Path) -> None:
     copies = shutil.copytree(method_pages.PAGES, tmp_path / "methods")
     assert method_pages.rewrite(copies) == [], "run: python -m alignarena.reports.method_pages"
-    (copies / "dpo.md").write_text(f"above\n{method_pages.BEGIN}\nold\n{method_pages.END}\nbelow\n")
+    (copies / "dpo.md").write_text(f"above\n{method_pages.BEGIN}\nstale\n{method_pages.END}\nbelow\n")
     assert method_pages.rewrite(copies) == ["dpo"]
     text = (copies / "dpo.md").read_text()
-    assert text.startswith("above\n") and text.endswith("\nbelow\n") and "old" not in text
+    assert text.startswith("above\n") and text.endswith("\nbelow\n") and "stale" not in text
     assert "| `dpo` |" in text
 
 

@@ -88,9 +88,9 @@ def test_what_models_wrote_cannot_leave_its_place(html: str, run_folders: Module
 def test_the_answer_is_given_in_words(finished_run: RunFolder) -> None:
     [answer] = answers(load_results(finished_run.path))
     lines = dict(reversed(answer.lines))
-    assert lines["better"].startswith("Better than SFT in gold reward: ppo (+0.229 [+0.189, +0.270])")
+    assert lines["better"].startswith("Better than SFT in gold reward: ppo (+0.229 [+0.186, +0.272])")
     assert lines["worse"].startswith("Worse than SFT in gold reward: base")
-    assert lines["cannot-tell"].startswith("Cannot be told from SFT: rejection_sampling (+0.025 [-0.008, +0.058])")
+    assert lines["cannot-tell"].startswith("Cannot be told from SFT: rejection_sampling (+0.025 [-0.009, +0.059])")
     assert "Cannot be told from each other: best_of_n and dpo." in dict(answer.lines).values()
     assert "claim about these checkpoints" in lines["unit"]
     assert "diagnostic" in lines["basis"]

@@ -33,9 +33,9 @@ def test_leaderboard_csv_has_every_column_and_full_precision(finished_run: RunFo
 def test_markdown_and_latex_show_intervals_and_dashes(finished_run: RunFolder) -> None:
     table = tables.leaderboard(load_results(finished_run.path))
     markdown, latex = tables.markdown(table), tables.latex(table)
-    assert "| sft | 0.422 [0.380, 0.464] | \u2013 | baseline |" in markdown
+    assert "| sft | 0.422 [0.378, 0.466] | \u2013 | baseline |" in markdown
     assert {line.count(" | ") for line in markdown.splitlines()} == {len(table.headings) - 1}
-    assert r"rejection\_sampling & 0.447 [0.414, 0.480]" in latex
+    assert r"rejection\_sampling & 0.447 [0.412, 0.481]" in latex
     assert {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")} == {len(table.headings) - 1}
 
 
@@ -85,7 +85,7 @@ def test_the_terminal_shows_the_verdicts_and_their_unit(finished_run: RunFolder,
     print_leaderboard(load_results(finished_run.path), console)
     text = console.export_text()
     line = next(line for line in text.splitlines() if line.startswith("rejection_sampling"))
-    assert "0.025 [-0.008, 0.058] cannot tell" in line
+    assert "0.025 [-0.009, 0.059] cannot tell" in line
     assert line.split()[-1] == ("0.296" if width == 80 else "53")  # KL is the last column of a narrow terminal
     assert "\u2026" not in text  # nothing is cut short
     assert "claims about a checkpoint, 1 seed" in text

@@ -126,7 +126,7 @@ def test_the_limit_gets_no_verdicts(tmp_path: Path) -> None:
     verdicts = load_results(limit.path, budget.path).leaderboard().set_index("method")["verdict_vs_sft"]
     assert verdicts["limit/dpo"] == "no verdict (correctness, not a ranking)"
     assert verdicts["limit/sft"] == "baseline"
-    assert verdicts["budget/dpo"] == "better (method, 2 seeds)"
+    assert verdicts["budget/dpo"] == "cannot tell (method, 2 seeds)"  # two seeds of few prompts hardly ever can
 
 
 def test_a_frontier_is_a_curve_and_no_table(tmp_path: Path) -> None:

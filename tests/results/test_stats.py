@@ -99,6 +99,38 @@ def test_verdict_of_several_seeds_is_about_the_method_and_uses_the_seeds_alone()
     assert found.verdict.outcome == "cannot tell"
 
 
+def test_what_all_seeds_owe_to_the_prompts_they_share_does_not_average_out() -> None:
+    # Three seeds agree in all but a shared effect of 60 topics: the seeds' means alone would claim perfect knowledge.
+    topics = np.random.default_rng(9).normal(size=60)
+    seeds = [(topics, np.arange(60))] * 3
+    interval = stats.mean_interval(seeds)
+    assert interval.standard_error == pytest.approx(topics.std(ddof=1) / math.sqrt(60), rel=0.03)
+    assert interval.freedom == pytest.approx(59)
+    # Other topics in each seed share nothing: the seeds' means say it all.
+    apart = [(topics + shift, np.arange(60) + 60 * seed) for seed, shift in enumerate((0, 0, 3))]
+    assert stats.mean_interval(apart).standard_error == pytest.approx(1.0, rel=0.05)
+
+
+def test_crossed_interval_by_hand() -> None:
+    # Estimates 1, 2, 3: var / 3 = 1/3. Replicates whose covariance is 4 between all seeds, of 11 units: x 11/10.
+    drawn = np.array([-2.0, 0.0, 2.0])[:, None] * np.ones(3)
+    found = stats.crossed_interval(np.array([1.0, 2.0, 3.0]), drawn, 11)
+    assert (found.mean, found.standard_error) == (2.0, pytest.approx(math.sqrt(1 / 3 + 4.4)))
+    assert found.freedom == pytest.approx((1 / 3 + 4.4) ** 2 / ((1 / 3) ** 2 / 2 + 4.4**2 / 10))
+    # Where they share little, the three seeds decide.
+    alone = stats.crossed_interval(np.array([1.0, 2.0, 3.0]), drawn / 20, 11)
+    assert (alone.low, alone.freedom) == (stats.t_interval([1, 2, 3]).low, 2)
+
+
+def test_the_p_value_is_never_surer_than_the_interval_over_seeds() -> None:
+    rng = np.random.default_rng(10)
+    topics, labels = rng.normal(size=30), np.arange(30)
+    for shift in np.linspace(0.0, 0.8, 9):
+        seeds = [(topics - topics.mean() + shift + rng.normal(0, 0.1), labels) for _ in range(4)]
+        found = stats.paired_difference(seeds)
+        assert found.p_value >= 0.05 or found.verdict.outcome != "cannot tell"
+
+
 def test_the_minimum_detectable_difference_is_detected_four_times_in_five() -> None:
     rng = np.random.default_rng(5)
     values, labels = clustered(rng)
@@ -110,27 +142,6 @@ def test_the_minimum_detectable_difference_is_detected_four_times_in_five() -> N
 def test_holm_by_hand() -> None:
     assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert stats.holm([]) == []
-
-
-def test_length_controlled_win_rate() -> None:
-    rng = np.random.default_rng(6)
-    baseline = rng.integers(50, 150, 600)
-    longer = baseline + rng.integers(-60, 120, 600)
-    gap = (baseline - longer) / np.std(baseline - longer)
-    wins = (rng.random(600) < 1 / (1 + np.exp(3 * np.tanh(gap)))).astype(float)  # wins by length alone
-    assert wins.mean() > 0.6
-    assert stats.length_controlled_win_rate(wins, longer, baseline) == pytest.approx(0.5, abs=0.06)
-    swapped = stats.length_controlled_win_rate(1 - wins, baseline, longer)
-    assert swapped == pytest.approx(1 - (stats.length_controlled_win_rate(wins, longer, baseline) or 0), abs=1e-4)
-    assert stats.length_controlled_win_rate(np.full(600, 0.5), longer, baseline) == pytest.approx(0.5, abs=1e-6)
-
-
-@pytest.mark.parametrize("case", ["few", "no spread", "separated"])
-def test_length_controlled_win_rate_is_not_always_estimable(case: str) -> None:
-    count = 299 if case == "few" else 400
-    lengths = np.arange(count) if case != "no spread" else np.full(count, 7)
-    wins = np.ones(count) if case == "separated" else np.arange(count) % 2
-    assert stats.length_controlled_win_rate(wins, lengths, np.full(count, 7)) is None
 
 
 def test_one_sided_sign_flip_p_by_hand() -> None:

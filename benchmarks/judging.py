@@ -1,0 +1,164 @@
+"""A judge's verdicts on the stored completions of a run, against SFT's. Nothing is sampled or trained."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignarena.benchmarks.rescore import stored_bench
+from alignarena.core.errors import BadInput
+from alignarena.evaluators.judges.pairs import Answer, Pair, PairJudge
+from alignarena.evaluators.judges.registry import IN_A_RUN, find_judge
+from alignarena.evaluators.judges.scored import ScorerJudge
+from alignarena.evaluators.labeler import as_text
+from alignarena.results import agreement
+from alignarena.results.frame import BASELINE, run_folders
+from alignarena.results.lineage import compared_model, feedback_roots, model_root, same_family
+from alignarena.results.stats import bootstrap_interval
+from alignarena.results.store import Cell, RunFolder
+
+_COLUMNS = ["method", "seed", "win rate", "low", "high", "swap consistency", "position bias", "unreadable", "missing",
+            "suspects", "reason"]  # fmt: skip
+_OWN_FEEDBACK = "its model gave, or wrote, what this method was trained on"
+
+
+def judge(run_dir: str | Path, spec: str, settings: Mapping[str, Any] | None = None) -> None:
+    """Add a judge's verdicts to a run folder, or to those of a study's variants.
+
+    Args:
+        run_dir: A run folder.
+        spec: A judge by name; ``gold`` and ``reward_model`` are those of the run.
+        settings: Its fields that differ from their defaults.
+
+    Raises:
+        BadInput: No such judge or folder, or a run without SFT.
+    """
+    for folder in run_folders(run_dir):
+        _judge(folder, spec, settings)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One cell under a judge: its rows with what the judge said of each, or why it may not say anything."""
+
+    cell: Cell
+    rows: list[dict[str, Any]]
+    answers: list[Answer]
+    withheld: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.cell.method}/{self.cell.seed}"
+
+    def scores(self, metric: str) -> list[dict[str, Any]]:
+        """Return the verdicts as scores; what was not answered is not among them, but in the table."""
+        return [
+            {"prompt_id": row["prompt_id"], "cluster": row.get("cluster"), "sample": row["sample"],
+             "evaluator": metric, "metric": metric, "value": answer.probability}
+            for row, answer in zip(self.rows, self.answers, strict=True) if answer.probability is not None
+        ]  # fmt: skip
+
+    def line(self) -> list[Any]:
+        """Return the row of the judge's table."""
+        wins = [math.nan if one.probability is None else one.probability for one in self.answers]
+        rate = bootstrap_interval(wins, [str(row.get("cluster") or row["prompt_id"]) for row in self.rows])
+        orders = [one.orders for one in self.answers if one.orders is not None and not one.ruled]
+        measured = [rate.mean, rate.low, rate.high, agreement.swap_consistency(orders), agreement.position_bias(orders)]
+        missing = Counter(one.missing for one in self.answers if one.missing)
+        counts = [sum(one.unreadable for one in self.answers), missing.total(), sum(map(_suspect, self.answers))]
+        reason = self.withheld or "; ".join(f"{count} {why}" for why, count in missing.items())
+        known = [round(value, 4) if math.isfinite(value) else None for value in measured]
+        return [self.cell.method, self.cell.seed, *known, *(counts if self.answers else [None] * 3), reason]
+
+
+def _suspect(answer: Answer) -> bool:
+    return bool(answer.suspects)
+
+
+def _judge(folder: RunFolder, spec: str, settings: Mapping[str, Any] | None) -> None:
+    done = [folder.read_cell(*cell) for cell in folder.cells() if folder.state(*cell) == "DONE"]
+    baselines = {cell.seed: cell for cell in done if cell.method == BASELINE}
+    cells = [cell for cell in done if cell.method != BASELINE and cell.seed in baselines]
+    if not cells:
+        raise BadInput(f"{folder.path}: a judge compares with SFT's completions; run {BASELINE} and another method")
+    if not any(cell.completions for cell in cells):
+        raise BadInput(f"{folder.path}: no completions are stored here (trimmed results); judge the run they are from")
+    groups = [[cell for cell in cells if cell.seed == seed] for seed in baselines] if spec in IN_A_RUN else [cells]
+    judged = list[_Judged]()
+    for group in groups:
+        asked = _of_run(folder, spec, done, group[0].seed) if spec in IN_A_RUN else find_judge(spec, settings)
+        judged += _verdicts(asked, group, baselines, folder)
+    _write(folder, asked, judged)
+
+
+def _of_run(folder: RunFolder, spec: str, cells: Sequence[Cell], seed: int) -> PairJudge:
+    """Return the run's gold or its reward model as a judge, with the rows that it may read."""
+    bench = stored_bench(folder, seed)
+    rows = {(as_text(row["prompt"]), row["completion"]): row for cell in cells for row in cell.completions}
+    scorer = bench.given.gold if spec == "gold" else bench.proxy
+    return ScorerJudge(spec, scorer, bench.lab, rows)
+
+
+def _verdicts(
+    asked: PairJudge, cells: Sequence[Cell], baselines: Mapping[int, Cell], folder: RunFolder
+) -> list[_Judged]:  # fmt: skip
+    """Let a judge compare the completions of all cells at once: one price, one cap."""
+    withheld = {id(cell): _withheld(asked, cell, folder) for cell in cells}
+    pairs = {id(cell): [] if withheld[id(cell)] else _pairs(cell, baselines[cell.seed]) for cell in cells}
+    answers = iter(asked.answers([pair for cell in cells for _, pair in pairs[id(cell)]]))
+    return [_Judged(cell, [row for row, _ in pairs[id(cell)]], [next(answers) for _ in pairs[id(cell)]],
+                    withheld[id(cell)]) for cell in cells]  # fmt: skip
+
+
+def _pairs(cell: Cell, baseline: Cell) -> list[tuple[dict[str, Any], Pair]]:
+    """Return the rows of a cell with their pairs: its completion, and SFT's of the same prompt and sample."""
+    theirs = {(row["prompt_id"], row["sample"]): row["completion"] for row in baseline.completions}
+    return [(row, Pair(as_text(row["prompt"]), row["completion"], theirs[row["prompt_id"], row["sample"]]))
+            for row in cell.completions if (row["prompt_id"], row["sample"]) in theirs]  # fmt: skip
+
+
+def _withheld(asked: PairJudge, cell: Cell, folder: RunFolder) -> str:
+    """Return why a judge's verdict on a cell may not stand; a diagnostic claims none."""
+    if asked.role != "verdict" or not asked.model:
+        return ""
+    model_digest = str((folder.provenance.get("model") or {}).get("digest", ""))
+    return _OWN_FEEDBACK if model_root(asked.model) in feedback_roots(cell, folder.suite, model_digest) else ""
+
+
+def _write(folder: RunFolder, asked: PairJudge, judged: Sequence[_Judged]) -> None:
+    metric = f"judge_{re.sub(r'[^a-z0-9]+', '_', asked.name.lower()).strip('_')}"
+    for one in judged:
+        kept = [row for row in one.cell.scores if row["evaluator"] != metric]
+        folder.write_cell(one.cell.method, one.cell.seed, scores=[*kept, *one.scores(metric)])
+    note = f"win rate against SFT by the judge {asked.name}, ties half{_warning(asked, folder)}"
+    withheld = {one.key: one.withheld for one in judged if one.withheld}
+    card = {"role": asked.role, "note": note, "withheld": withheld}
+    noted = folder.provenance
+    folder.write_json("provenance.json", {**noted, "evaluators": {**noted.get("evaluators", {}), metric: card}})
+    table = {"title": f"Judge {asked.name} ({asked.role})", "caption": _caption(note), "columns": _COLUMNS,
+             "rows": [one.line() for one in judged]}  # fmt: skip
+    folder.write_json(f"extra/{metric}.json", table)
+    folder.write_results_parquet()
+
+
+def _warning(asked: PairJudge, folder: RunFolder) -> str:
+    compared = compared_model(folder.suite)
+    if not asked.model or not same_family(asked.model, compared):
+        return ""
+    warning = f"it is of the family of the model compared ({compared}) and may prefer its own kind"
+    print(f"judge {asked.name}: {warning}; ask one of another family too", file=sys.stderr)
+    return f"; {warning}"
+
+
+def _caption(note: str) -> str:
+    return (
+        f"{note[0].upper()}{note[1:]}. 95 % intervals over clusters of prompts, a seed each. An unreadable reply is "
+        "even; a pair without an answer is missing, and the same command asks for it. Suspects: pairs of which a "
+        "completion is empty, cut, or seems to be written for the judge."
+    )

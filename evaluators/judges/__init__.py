@@ -1,0 +1,1 @@
+"""Judges that compare two completions after training: models, recorded verdicts, scorers, and rules to compare with."""
