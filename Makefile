@@ -31,7 +31,7 @@ check: setup ## Lint, types, and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-smoke: setup ## Run the quickstart cut to 3 minutes, from an empty cache
+smoke: setup ## Run the quickstart cut to a few minutes, from an empty cache
 	rm -rf runs/smoke
 	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
 	ALIGNARENA_CACHE="$$cache" $(BIN)/alignarena run smoke --out runs/smoke
