@@ -86,4 +86,4 @@ def _power(effect: float, seeds: int, alpha: float) -> float:
 
 def _rounded(ratio: float, comparisons: int, per_cluster: int, correlation: float, power: float, alpha: float) -> int:
     reach = stats.norm.ppf(1 - alpha / comparisons / 2) + stats.norm.ppf(power)
-    return math.ceil(reach**2 * ratio * (1 + (per_cluster - 1) * correlation))
+    return math.ceil(float(reach) ** 2 * ratio * (1 + (per_cluster - 1) * correlation))
