@@ -17,6 +17,9 @@ from alignarena.results.stats import Interval
 
 # Bookkeeping of a training step: not worth a curve.
 _NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "tokens", "learning_rate"})
+# What is drawn first where a method logged more than can be read; the end of a name, as losses prefix theirs.
+_TELLING = ("loss", "scores", "reward", "kl", "accuracy", "margin", "finished", "entropy", "kept_rows", "clipfrac")
+MOST_PANELS = 9  # of one method
 MOST_TRAINED = 40  # methods with training curves; a study of many worlds would not open any more
 _MOST_POINTS = 400  # of one curve; more cannot be seen
 
@@ -97,7 +100,7 @@ def lengths(results: Results) -> Any | None:
 def training(results: Results, label: str) -> Any | None:
     """Training curves of one method: a panel a loss and metric, a line a fit, of the first seed that has any."""
     rows = next((cell.metrics for cell in results.entry(label).cells.values() if cell.metrics), [])
-    panels = _curves(rows)
+    panels = _most_telling(_curves(rows))
     if not panels:
         return None
     columns = min(3, len(panels))
@@ -207,6 +210,7 @@ def _panel(axes: Any, title: str, lines: Lines, colour: str) -> None:
         style, dot = _STYLES[number % len(_STYLES)], "o" if len(steps) == 1 else ""
         axes.plot(steps, values, color=colour, linestyle=style, marker=dot, markersize=4, label=f"fit {fit}")
     axes.set_title(title, fontsize=9)
+    axes.locator_params(nbins=4)
     if len(lines) > 1:
         axes.legend(fontsize=8)
 
@@ -227,6 +231,21 @@ def _curves(rows: Sequence[dict[str, Any]]) -> dict[str, Lines]:
         for loss_name, of_loss in curves.items()
         for metric in sorted(of_loss, key=lambda metric: (metric != "loss", metric))
     }
+
+
+def _most_telling(panels: dict[str, Lines]) -> dict[str, Lines]:
+    """The panels worth most where there are too many, those of the last losses first, in their own order."""
+    order = {title: place for place, title in enumerate(panels)}
+    losses = list(dict.fromkeys(title.partition(": ")[0] for title in panels))[::-1]
+
+    def worth(title: str) -> tuple[int, int, int]:
+        loss, _, metric = title.partition(": ")
+        name = metric.rpartition("/")[2]
+        telling = _TELLING.index(name) if name in _TELLING else len(_TELLING)
+        return telling, losses.index(loss), order[title]
+
+    kept = sorted(panels, key=worth)[:MOST_PANELS]
+    return {title: panels[title] for title in sorted(kept, key=order.__getitem__)}
 
 
 def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:

@@ -84,6 +84,8 @@ def styled() -> Iterator[None]:
 def render(figure: Any, name: str) -> tuple[str, bytes]:
     """Return a figure as SVG text and PNG bytes, the same for the same figure, and close it."""
     svg, png = io.StringIO(), io.BytesIO()
+    figure.draw_without_rendering()  # lays it out, which would else be done anew for each format
+    figure.set_layout_engine("none")
     with plt.rc_context({"svg.hashsalt": name}):
         metadata = {"Date": None, "Creator": None}
         figure.savefig(svg, format="svg", metadata=metadata, facecolor="white")
