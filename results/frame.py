@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from alignarena.core.digest import digest
@@ -179,11 +180,21 @@ class Results:
 
     def _pairs(self, a: str, b: str, metric: str) -> list[pd.DataFrame]:
         """Per-prompt differences, one frame a seed that both have."""
+        known = self._known_pairs
+        if (a, b, metric) not in known:
+            known[a, b, metric] = self._paired(a, b, metric)
+        return known[a, b, metric]
+
+    def _paired(self, a: str, b: str, metric: str) -> list[pd.DataFrame]:
         left, right = self._by_seed(a, metric), self._by_seed(b, metric)
         if metric == "win" and self.entry(b).is_baseline and not right:  # against itself it ties by definition
             right = {seed: rows.assign(value=0.5) for seed, rows in left.items()}
         pairs = [_differences(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
         return [pair for pair in pairs if len(pair)]
+
+    @cached_property
+    def _known_pairs(self) -> dict[tuple[str, str, str], list[pd.DataFrame]]:
+        return {}
 
     def _by_seed(self, label: str, metric: str) -> dict[int, pd.DataFrame]:
         return self._groups.get((label, metric), {})
@@ -233,8 +244,14 @@ def run_folders(path: str | Path) -> list[RunFolder]:
 
 
 def _differences(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    paired = left.merge(right, on=["prompt_id", "sample"], suffixes=("", "_other"))
-    paired["value"] = paired["value"] - paired["value_other"]
+    keys = ["prompt_id", "sample"]
+    if len(left) == len(right) and all(np.array_equal(left[key], right[key]) for key in keys):  # most often, and fast
+        paired = left.assign(value=left["value"].to_numpy() - right["value"].to_numpy())
+    else:
+        paired = left.merge(right, on=keys, suffixes=("", "_other"))
+        paired["value"] = paired["value"] - paired["value_other"]
+    if paired["prompt_id"].is_unique:
+        return paired.set_index("prompt_id").sort_index()[["value", "cluster"]]
     return paired.groupby("prompt_id", sort=True).agg(value=("value", "mean"), cluster=("cluster", "first"))
 
 

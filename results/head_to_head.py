@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -14,24 +15,26 @@ if TYPE_CHECKING:
 _SAME = 1e-9  # values so near each other tie
 
 
-def judgments(results: Results, metric: str = "gold") -> pd.DataFrame:
-    """Compare all methods of one run on the completions of the same prompts; the larger value wins.
+def judgments(results: Results, metric: str = "gold", among: Collection[str] | None = None) -> pd.DataFrame:
+    """Compare methods of one run on the completions of the same prompts; the larger value wins.
 
     Args:
-        results: Of one suite: only its methods answered the same prompts.
+        results: Of one suite, unless ``among`` names the methods of one: only those answered the same prompts.
         metric: A scored metric.
+        among: Labels of the methods to compare; all if not given.
 
     Returns:
         Columns ``a, b, seed, prompt_id, sample, cluster, probability`` (1, .5 or 0 that a wins).
     """
     keys = ["seed", "prompt_id", "sample"]
     scored = results.frame[(results.frame["metric"] == metric) & results.frame["value"].notna()]
-    methods = [label for label in results.methods if label in set(scored["method"])]
+    known = set(scored["method"]) & set(results.methods if among is None else among)
+    scored = scored[scored["method"].isin(known)]
+    values = scored.pivot(index=[*keys, "cluster"], columns="method", values="value")
+    asked = values.index.to_frame(index=False)
     parts = [pd.DataFrame(columns=["a", "b", *keys, "cluster", "probability"])]
-    tables = {label: scored.loc[scored["method"] == label, [*keys, "cluster", "value"]] for label in methods}
-    for a, b in combinations(methods, 2):
-        pair = tables[a].merge(tables[b].drop(columns="cluster"), on=keys, suffixes=("", "_other"))
-        gap = pair["value"] - pair["value_other"]
-        won = np.where(gap.abs() < _SAME, 0.5, (gap > 0).astype(float))
-        parts.append(pair[[*keys, "cluster"]].assign(a=a, b=b, probability=won))
+    for a, b in combinations([label for label in results.methods if label in known], 2):
+        gap = (values[a] - values[b]).to_numpy()
+        won = np.where(np.abs(gap) < _SAME, 0.5, (gap > 0).astype(float))
+        parts.append(asked.assign(a=a, b=b, probability=won)[~np.isnan(gap)])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
