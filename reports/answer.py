@@ -47,8 +47,7 @@ def answers(results: Results) -> list[Answer]:
     """Return the answer of each suite among the results."""
     found = []
     compared = against_baseline(results)
-    for _, group in itertools.groupby(results.entries.values(), key=lambda entry: entry.baseline):
-        entries = list(group)
+    for entries in results.by_suite().values():
         name = str(entries[0].folder.suite.get("name", entries[0].folder.name))
         found.append(Answer(name, _lines(results, entries, compared)))
     return found

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
+
 from alignarena.core.files import atomic_write
 from alignarena.reports import exact_plots
-from alignarena.reports.style import figure, look, render, styled
+from alignarena.reports.frontier import Frontier, frontiers, is_analytic_kl
+from alignarena.reports.style import Plot, figure, look, plot_of, styled
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.stats import Interval
@@ -21,17 +24,8 @@ _NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "tokens", "learning_
 _TELLING = ("loss", "scores", "reward", "kl", "accuracy", "margin", "finished", "entropy", "kept_rows", "clipfrac")
 MOST_PANELS = 9  # of one method
 MOST_TRAINED = 40  # methods with training curves; a study of many worlds would not open any more
+_KL_TICKS = (0, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)  # nats
 _MOST_POINTS = 400  # of one curve; more cannot be seen
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawn plot: a file stem, what it shows, and its bytes."""
-
-    name: str
-    caption: str
-    svg: str
-    png: bytes
 
 
 def gold(results: Results) -> Any | None:
@@ -62,10 +56,30 @@ def reward_kl(results: Results) -> Any | None:
     """Gold reward (the proxy's where there is no gold) against the distance to SFT."""
     how = "exact" if _is_exact(results) else "on own samples"
     for metric, name in (("gold", _gold_name(results)), ("proxy_reward", "reward model score")):
-        drawn = _scatter(results, ("kl", f"KL to SFT {how} (nats per completion)"), (metric, name))
+        drawn = _scatter(results, ("kl", f"KL to SFT {how} (nats, square-root scale)"), (metric, name))
         if drawn is not None:
-            return drawn
+            return _with_frontiers(drawn, [one for one in frontiers(results) if one.metric == metric])
     return None
+
+
+def _with_frontiers(drawn: Any, found: Sequence[Frontier]) -> Any:
+    """Draw each envelope, linear in sqrt(KL) as it is between its points; the axis is so too."""
+    [axes] = drawn.axes
+    axes.set_xscale("function", functions=(_root, np.square))
+    axes.set_xlim(left=0)
+    axes.set_xticks([kl for kl in _KL_TICKS if kl <= axes.get_xlim()[1]])
+    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+    for number, one in enumerate(found):
+        name = f"frontier of trained policies {one.suite}".strip()
+        style = {"linestyle": _STYLES[number % len(_STYLES)], "linewidth": 1.2, "zorder": 1.5}
+        axes.plot(one.envelope.kl, one.envelope.reward, color=matplotlib.rcParams["text.color"], label=name, **style)
+    drawn.legends[0].remove()
+    drawn.legend(loc="outside right upper")
+    return drawn
+
+
+def _root(kl: Any) -> Any:
+    return np.sqrt(np.maximum(kl, 0.0))
 
 
 def gold_proxy(results: Results) -> Any | None:
@@ -146,7 +160,7 @@ def write_plots(plots: Sequence[Plot], folder: Path) -> None:
 
 
 def _drawn(made: Any | None, name: str, caption: str) -> list[Plot]:
-    return [] if made is None else [Plot(name, caption, *render(made, name))]
+    return [] if made is None else [plot_of(name, caption, made)]
 
 
 def _compared(results: Results) -> list[str]:
@@ -175,7 +189,7 @@ def _scatter(results: Results, across: tuple[str, str], up: tuple[str, str]) -> 
     for label in labels:
         colour, marker = look(label)
         x, y = horizontal[label], vertical[label]
-        analytic = across[0] == "kl" and is_analytic_kl(results, label)
+        analytic = across[0] == "kl" and is_analytic_kl(results.entry(label))
         if x.known:
             axes.plot([x.low, x.high], [y.mean, y.mean], color=colour, linewidth=1, alpha=0.7)
         if y.known:
@@ -188,12 +202,6 @@ def _scatter(results: Results, across: tuple[str, str], up: tuple[str, str]) -> 
     axes.set_xlabel(across[1])
     axes.set_ylabel(up[1])
     return drawn
-
-
-def is_analytic_kl(results: Results, label: str) -> bool:
-    """Whether a method's KL is a bound from a formula rather than measured (best-of-n)."""
-    entry = results.entry(label)
-    return bool(((entry.folder.provenance.get("methods") or {}).get(entry.method) or {}).get("kl"))
 
 
 def _whisker(axes: Any, interval: Interval, place: int, colour: str) -> None:

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -17,6 +18,7 @@ from matplotlib import pyplot as plt
 # Told apart by readers with any colour vision, and visible (3:1) on white and on the dark page alike.
 BLUE, ORANGE, GREEN, PURPLE = "#2277bb", "#d55e00", "#009e73", "#b8609b"
 SKY, OCHRE, BROWN, VIOLET = "#3b93c4", "#b07d00", "#94653c", "#7a6ad0"
+CRIMSON = "#c8375a"
 _KNOWN = {
     "base": ("#8a8a8a", "X"),
     "sft": ("#66727d", "s"),
@@ -29,7 +31,7 @@ _KNOWN = {
     "hir": (BROWN, "<"),
     "rest": (SKY, ">"),
     "rlaif": (PURPLE, "h"),
-    "constitutional_ai": (PURPLE, "d"),
+    "constitutional_ai": (CRIMSON, "d"),
 }
 _COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, OCHRE, BROWN, VIOLET]
 _MARKERS = ["o", "^", "v", "D", "p", "h", "P", "*", "<", ">"]
@@ -57,6 +59,21 @@ _RC: dict[str, Any] = {
     "figure.constrained_layout.use": True,
     "lines.linewidth": 1.6,
 }
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot: a file stem, what it shows, and its bytes."""
+
+    name: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+def plot_of(name: str, caption: str, drawn: Any) -> Plot:
+    """Return a figure as a plot, and close it."""
+    return Plot(name, caption, *render(drawn, name))
 
 
 def look(label: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ class Shown:
     interval: str = ""
     sort: float | str = ""
     reason: str = ""
+    limits: tuple[float, float] | None = None  # of the interval, where it is to be drawn
 
     def __str__(self) -> str:
         """Return the text with its interval."""
@@ -238,6 +239,16 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def measured(mean: float, low: float, high: float, digits: int = 3) -> Shown:
+    """Return a number with its interval, where there is one."""
+    if not is_number(mean):
+        return Shown(reason="not estimable")
+    if not (is_number(low) and is_number(high)):
+        return Shown(number(mean, digits), sort=float(mean))
+    limits = f"[{number(low, digits)}, {number(high, digits)}]"
+    return Shown(number(mean, digits), limits, float(mean), limits=(float(low), float(high)))
+
+
 def number(value: float, digits: int) -> str:
     """Return a number rounded, with thousands separated; no minus before a zero."""
     text = f"{value:,.{digits}f}"
@@ -260,19 +271,19 @@ def _shown(results: Results, row: dict[Any, Any], column: Column) -> Shown:
         return Shown(str(value), sort=str(value), reason="" if value else "not known")
     if not is_number(value):
         return Shown(reason=_reason(results, row, column.name), sort="")
-    interval = ""
+    interval, limits = "", None
     if column.has_interval and is_number(row[f"{column.name}_low"]):
         low, high = (number(row[f"{column.name}_{end}"], column.digits) for end in ("low", "high"))
         interval = f"[{low}, {high}]"
-    return Shown(number(value, column.digits), interval, float(value))
+        limits = (float(row[f"{column.name}_low"]), float(row[f"{column.name}_high"]))
+    return Shown(number(value, column.digits), interval, float(value), limits=limits)
 
 
 def _interval(results: Results, label: str, metric: str) -> Shown:
     interval = results.interval(label, metric)
     if not is_number(interval.mean):
         return Shown(reason=_withheld(results, label, metric) or "not scored")
-    limits = f"[{number(interval.low, 3)}, {number(interval.high, 3)}]" if interval.known else ""
-    return Shown(number(interval.mean, 3), limits, interval.mean)
+    return measured(interval.mean, interval.low, interval.high)
 
 
 def _withheld(results: Results, label: str, metric: str) -> str:

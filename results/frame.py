@@ -127,6 +127,13 @@ class Results:
             raise BadInput(f"no method {label!r} in {self._where}{nearest(label, self.entries)}")
         return self.entries[label]
 
+    def by_suite(self) -> dict[str, list[Entry]]:
+        """Return the methods that are compared with one another, by the label of their SFT row."""
+        suites: dict[str, list[Entry]] = {}
+        for entry in self.entries.values():
+            suites.setdefault(entry.baseline, []).append(entry)
+        return suites
+
     def primary_metric(self, label: str) -> str | None:
         """Return what verdicts on a method rest on: gold where its suite has it, else the win rate against SFT."""
         baseline = self.entry(label).baseline

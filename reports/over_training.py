@@ -1,0 +1,127 @@
+"""Gold against proxy over training: how the training reward rose as the policy left SFT, and where gold ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignarena.reports.style import Plot, figure, look, plot_of, styled
+from alignarena.reports.tables import Shown, Table, is_number, measured, number
+from alignarena.results.convergence import REWARDS
+from alignarena.results.exact import in_limit
+from alignarena.results.frame import Entry, Results
+from alignarena.results.over_optimisation import OverOptimisation, fit
+
+_KLS = ("objective/kl", "kl")  # what losses of this package, and TRL's trainers, call the distance while training
+
+
+@dataclass(frozen=True)
+class Course:
+    """One method's way through its last fit, a point each time that samples were scored.
+
+    Attributes:
+        label: The method.
+        kl: Nats to SFT on the samples of training (P,).
+        proxy: The training reward's mean on them (P,).
+        fitted: The form of Gao et al. fitted to what the proxy gained; None with too few points away from SFT.
+    """
+
+    label: str
+    kl: list[float]
+    proxy: list[float]
+    fitted: OverOptimisation | None
+
+
+def courses(results: Results) -> list[Course]:
+    """Return the course of every method whose training logged a reward and a KL, of its first seed."""
+    entries = [entry for entry in results.entries.values() if not in_limit(entry)]
+    found = [_course(entry) for entry in entries]
+    return [one for one in found if one is not None]
+
+
+def _course(entry: Entry) -> Course | None:
+    rows = next((cell.metrics for cell in entry.finished if cell.metrics), [])
+    last = max((row["fit"] for row in rows if "fit" in row), default=None)
+    rows = [row for row in rows if row.get("fit") == last]
+    reward = next((name for name in REWARDS if any(is_number(row.get(name)) for row in rows)), "")
+    distance = next((name for name in _KLS if any(is_number(row.get(name)) for row in rows)), "")
+    seen = [(row.get("phase"), row.get(distance), row.get(reward)) for row in rows]
+    points = [(kl, proxy) for _, kl, proxy in dict.fromkeys(seen) if is_number(kl) and is_number(proxy)]
+    if len(points) < 3:
+        return None
+    kl, proxy = [max(0.0, float(one)) for one, _ in points], [float(one) for _, one in points]
+    gained = [one - proxy[0] for one in proxy]
+    return Course(entry.label, kl, proxy, fit(kl, gained, "rl"))
+
+
+def table(results: Results, found: Sequence[Course]) -> Table:
+    """Return where each course led: the proxy's gain in training, gold's after it, and the peak that a fit expects."""
+    rows, raw = [], []
+    for one in found:
+        gain = one.proxy[-1] - one.proxy[0]
+        baseline = results.entry(one.label).baseline
+        gold = results.compare(one.label, baseline, "gold") if results.comparable(one.label, baseline, "gold") else None
+        peak = one.fitted.peak if one.fitted else math.nan
+        gold_shown = measured(gold.difference, gold.low, gold.high) if gold else Shown(reason="no gold reward here")
+        rows.append([Shown(one.label, sort=one.label), Shown(number(one.kl[-1], 2), sort=one.kl[-1]),
+                     Shown(number(gain, 3), sort=gain), gold_shown, _peak(one), _explained(one)])  # fmt: skip
+        ends = [gold.difference, gold.low, gold.high] if gold else [None] * 3
+        explained = one.fitted.explained if one.fitted else None
+        raw.append([one.label, one.kl[-1], gain, *ends, peak if math.isfinite(peak) else None, explained])
+    columns = ["method", "kl", "proxy_gain", "gold_gain", "gold_low", "gold_high", "peak_kl", "explained"]
+    headings = ["method", "KL at the end of training (nats)", "proxy gained in training", "gold vs SFT after it",
+                "proxy's peak by the fit (nats)", "R² of the fit"]  # fmt: skip
+    return Table("over_training", "Over training", "", columns, raw, headings, rows)
+
+
+def _peak(one: Course) -> Shown:
+    if one.fitted is None:
+        return Shown(reason="too few points away from SFT for a fit")
+    if math.isinf(one.fitted.peak) or one.fitted.peak > 10 * max(one.kl):
+        return Shown("none in reach", sort=math.inf)
+    return Shown(number(one.fitted.peak, 1), sort=one.fitted.peak)
+
+
+def _explained(one: Course) -> Shown:
+    if one.fitted is None or not is_number(one.fitted.explained):
+        return Shown(reason="too few points away from SFT for a fit")
+    return Shown(number(one.fitted.explained, 2), sort=one.fitted.explained)
+
+
+def draw(results: Results, found: Sequence[Course]) -> list[Plot]:
+    """Draw the proxy over KL, and below it gold at the start and after training; nothing without a course."""
+    if not found:
+        return []
+    caption = "Training reward over KL to SFT while training, one line a method, and gold where it ended"
+    with styled():
+        return [plot_of("over_training", caption, _drawn(results, found))]
+
+
+def _drawn(results: Results, found: Sequence[Course]) -> Any:
+    scored = [one for one in found if results.samples(one.label, "gold")]
+    drawn, grid = figure(6.4, 5.0 if scored else 3.0, 2 if scored else 1)
+    upper, lower = grid if scored else (grid, None)
+    for one in found:
+        colour, marker = look(one.label)
+        upper.plot(one.kl, one.proxy, color=colour, marker=marker, markersize=4, label=one.label)
+    upper.set_ylabel("proxy on training samples")
+    for one in scored:
+        _gold_of(lower, results, one)
+    if lower is not None:
+        lower.sharex(upper)
+        lower.set_ylabel("gold, SFT and after training")
+    (lower or upper).set_xlabel("KL to SFT on training samples (nats)")
+    drawn.legend(*upper.get_legend_handles_labels(), loc="outside right upper")
+    return drawn
+
+
+def _gold_of(axes: Any, results: Results, one: Course) -> None:
+    colour, marker = look(one.label)
+    end, start = (results.interval(label, "gold") for label in (one.label, results.entry(one.label).baseline))
+    style = {"color": colour, "linestyle": (0, (4, 3)), "linewidth": 1}
+    axes.plot([0, one.kl[-1]], [start.mean, end.mean], **style)
+    axes.plot(one.kl[-1], end.mean, marker, color=colour, markersize=7)
+    if end.known:
+        axes.plot([one.kl[-1]] * 2, [end.low, end.high], color=colour, linewidth=1.2)
