@@ -7,12 +7,13 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from alignarena.core.errors import AlignArenaError, BadInput, nearest
 from alignarena.core.files import dump_json
+from alignarena.listing import LISTS, print_table
 
 if TYPE_CHECKING:
     from alignarena.results.frame import Results
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     one = add("list", _list, "list what is known by name", "list methods --json")
-    one.add_argument("kind", choices=sorted(_LISTS), metavar="|".join(_LISTS))
+    one.add_argument("kind", choices=sorted(LISTS), metavar="|".join(LISTS))
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = add("run", _run, "run a suite, or go on with it, and write its report", "run quickstart --methods sft,dpo")
@@ -162,59 +163,12 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _list(args: argparse.Namespace) -> int:
-    rows = list(_LISTS[args.kind]())
+    rows = list(LISTS[args.kind]())
     if args.json:
         print(dump_json(rows, indent=2))
     else:
-        _print_table(rows)
+        print_table(rows)
     return 0
-
-
-def _list_methods() -> Iterable[dict[str, Any]]:
-    from alignarena.core.registry import METHODS, load_all
-
-    load_all()
-    for _, entry in sorted(METHODS.items()):
-        yield {"name": entry.name, "summary": entry.summary, "paper": entry.paper, "family": entry.family,
-               "informed": entry.informed}  # fmt: skip
-
-
-def _list_suites() -> Iterable[dict[str, Any]]:
-    from alignarena.benchmarks.suite_file import SUITES, read_suite_values
-
-    for path in sorted(SUITES.glob("*.yaml")):
-        suite = read_suite_values(path.stem)
-        yield {"name": path.stem, "summary": suite.values.get("summary", ""), "variants": len(suite.variants) or None}
-
-
-def _list_evaluators() -> Iterable[dict[str, Any]]:
-    from alignarena.evaluators.registry import EVALUATORS
-
-    for name, entry in sorted(EVALUATORS.items()):
-        yield {"name": name, "summary": entry.summary, "role": entry.role}
-
-
-def _list_datasets() -> Iterable[dict[str, Any]]:
-    from alignarena.benchmarks.datasets import DATASETS
-
-    for name, entry in sorted(DATASETS.items()):
-        yield {"name": name, "summary": entry.summary}
-
-
-def _list_models() -> Iterable[dict[str, Any]]:
-    from alignarena.core.model import EMBEDDED_MODELS
-
-    for name, summary in sorted(EMBEDDED_MODELS.items()):
-        yield {"name": name, "summary": summary}
-
-
-_LISTS: Mapping[str, Callable[[], Iterable[dict[str, Any]]]] = {
-    "methods": _list_methods,
-    "suites": _list_suites,
-    "evaluators": _list_evaluators,
-    "datasets": _list_datasets,
-    "models": _list_models,
-}
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -278,7 +232,7 @@ def _validate_judge(args: argparse.Namespace) -> int:
     if args.json:
         print(dump_json(found, indent=2))
     else:
-        _print_table(as_rows(found))
+        print_table(as_rows(found))
     return 0
 
 
@@ -293,7 +247,7 @@ def _new_method(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from alignarena.doctor import diagnose
 
-    _print_table([{"what": name, "found": value} for name, value in diagnose()])
+    print_table([{"what": name, "found": value} for name, value in diagnose()])
     return 0
 
 
@@ -304,16 +258,3 @@ def _show(results: Results) -> int:
     for folder in results.given:
         print(f"report: {folder / 'report' / 'index.html'}")
     return 0
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as text; values are data, never markup."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*(rows[0] if rows else ()), box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*("-" if value is None or value != value else Text(str(value)) for value in row.values()))
-    width = None if sys.stdout.isatty() else 240  # a pipe has no width, and 80 columns would cut a leaderboard
-    Console(width=width).print(table)
