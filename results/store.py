@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,7 +98,7 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         try:
-            suite = yaml.safe_load(text)
+            suite = deepcopy(_suite_in(text))
         except yaml.YAMLError as error:
             raise BadInput(f"{path} is not YAML ({' '.join(str(error).split())}); run the suite again") from None
         if not isinstance(suite, dict):
@@ -315,6 +316,12 @@ def _scores(suite: str, cell: Cell) -> pd.DataFrame:
 def _split(key: str) -> tuple[str, int]:
     method, _, seed = key.rpartition("/")
     return method, int(seed)
+
+
+@lru_cache(maxsize=64)
+def _suite_in(text: str) -> Any:
+    """Parse a suite, which is read many times for each time that it is written."""
+    return yaml.safe_load(text)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
