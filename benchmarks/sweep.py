@@ -114,6 +114,8 @@ class Sweep:
         self._is_main = PartialState().is_main_process  # only the first process writes to the folder
         self._notes_provenance = notes_provenance and self._is_main
         self.progress = StageProgress(silent=not self._is_main)
+        if self._is_main:
+            self.progress.note = lambda stage: folder.note_progress(self.progress.cell, stage)
         self.methods = {
             name: shared_settings(build_method(name, given), given, plan) for name, given in plan.methods.items()
         }
