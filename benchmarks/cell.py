@@ -15,6 +15,7 @@ from datasets import Dataset
 from alignarena.benchmarks.exact.laboratory import Laboratory, Measured
 from alignarena.benchmarks.start import Given, Start
 from alignarena.benchmarks.suite import Suite, suite_digest
+from alignarena.benchmarks.trackers import report_curves
 from alignarena.core.contract import Judge, Lab, Method, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.digest import digest
 from alignarena.core.errors import BudgetUsedUp
@@ -189,6 +190,7 @@ def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunF
     saved = folder.cell_path(name, start.seed) / "policy"
     save_policy(policy, saved)
     atomic_write(saved / "README.md", model_card(folder, name, start.seed))
+    report_curves(start.suite.report_to, start.suite.name, f"{name}/{start.seed}", metrics, folder.path)
     rise = last_rise(metrics)
     ended = {"rise": asdict(rise)} if rise is not None else {}
     folder.finish_cell(name, start.seed, stopped, digest=cell_digest(start.suite, start.seed, method), **ended)
