@@ -110,6 +110,29 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     one.add_argument("--out", metavar="DIR", help="report folder (default: RUN_DIR/report)")
 
+    one = add("watch", _watch, "show how far a run is until it has ended", "watch runs/quickstart")
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("--once", action="store_true", help="print how far it is now, and end")
+
+    one = add(
+        "export", _export, "write a policy as a folder for transformers or peft",
+        "export runs/quickstart dpo 0 --to my-dpo --merge",
+    )  # fmt: skip
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("method", metavar="METHOD")
+    one.add_argument("seed", metavar="SEED", type=int)
+    one.add_argument("--to", required=True, metavar="DIR", help="the folder to write; empty or not there yet")
+    one.add_argument("--merge", action="store_true", help="a whole model rather than a peft adapter on its base")
+    one.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload it as well; a private repository if it is new")
+
+    one = add(
+        "export-results", _export_results, "write completions and scores as other tools read them",
+        "export-results runs/quickstart alpaca_eval --to outputs",
+    )  # fmt: skip
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("format", metavar="FORMAT", help="alpaca_eval, arena_hard, mt_bench or lm_eval")
+    one.add_argument("--to", required=True, metavar="DIR", help="the folder to write into")
+
     one = add("compare", _compare, "compare two methods of a run, prompt by prompt", "compare runs/quickstart dpo sft")
     one.add_argument("run_dir", metavar="RUN_DIR")
     one.add_argument("a", metavar="A")
@@ -207,6 +230,26 @@ def _report(args: argparse.Namespace) -> int:
     from alignarena.reports.page import write_report
 
     print(write_report([Path(folder) for folder in args.run_dirs], Path(args.out) if args.out else None))
+    return 0
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from alignarena.reports.watch import watch
+
+    return watch(args.run_dir, once=args.once)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from alignarena.benchmarks.export import export
+
+    print(export(args.run_dir, args.method, args.seed, args.to, args.merge, args.push_to_hub))
+    return 0
+
+
+def _export_results(args: argparse.Namespace) -> int:
+    from alignarena.results.exchange import export_results
+
+    print(*export_results(args.run_dir, args.format, args.to), sep="\n")
     return 0
 
 
