@@ -7,12 +7,13 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from alignarena.core.errors import AlignArenaError, BadInput, nearest
 from alignarena.core.files import dump_json
+from alignarena.listing import LISTS, print_table
 
 if TYPE_CHECKING:
     from alignarena.results.frame import Results
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     one = add("list", _list, "list what is known by name", "list methods --json")
-    one.add_argument("kind", choices=sorted(_LISTS), metavar="|".join(_LISTS))
+    one.add_argument("kind", choices=sorted(LISTS), metavar="|".join(LISTS))
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = add("run", _run, "run a suite, or go on with it, and write its report", "run quickstart --methods sft,dpo")
@@ -108,6 +109,29 @@ def _parser() -> argparse.ArgumentParser:
     one = add("report", _report, "write the report of one or more runs", "report runs/a runs/b --out report")
     one.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     one.add_argument("--out", metavar="DIR", help="report folder (default: RUN_DIR/report)")
+
+    one = add("watch", _watch, "show how far a run is until it has ended", "watch runs/quickstart")
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("--once", action="store_true", help="print how far it is now, and end")
+
+    one = add(
+        "export", _export, "write a policy as a folder for transformers or peft",
+        "export runs/quickstart dpo 0 --to my-dpo --merge",
+    )  # fmt: skip
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("method", metavar="METHOD")
+    one.add_argument("seed", metavar="SEED", type=int)
+    one.add_argument("--to", required=True, metavar="DIR", help="the folder to write; empty or not there yet")
+    one.add_argument("--merge", action="store_true", help="a whole model rather than a peft adapter on its base")
+    one.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload it as well; a private repository if it is new")
+
+    one = add(
+        "export-results", _export_results, "write completions and scores as other tools read them",
+        "export-results runs/quickstart alpaca_eval --to outputs",
+    )  # fmt: skip
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("format", metavar="FORMAT", help="alpaca_eval, arena_hard, mt_bench or lm_eval")
+    one.add_argument("--to", required=True, metavar="DIR", help="the folder to write into")
 
     one = add("compare", _compare, "compare two methods of a run, prompt by prompt", "compare runs/quickstart dpo sft")
     one.add_argument("run_dir", metavar="RUN_DIR")
@@ -162,59 +186,12 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _list(args: argparse.Namespace) -> int:
-    rows = list(_LISTS[args.kind]())
+    rows = list(LISTS[args.kind]())
     if args.json:
         print(dump_json(rows, indent=2))
     else:
-        _print_table(rows)
+        print_table(rows)
     return 0
-
-
-def _list_methods() -> Iterable[dict[str, Any]]:
-    from alignarena.core.registry import METHODS, load_all
-
-    load_all()
-    for _, entry in sorted(METHODS.items()):
-        yield {"name": entry.name, "summary": entry.summary, "paper": entry.paper, "family": entry.family,
-               "informed": entry.informed}  # fmt: skip
-
-
-def _list_suites() -> Iterable[dict[str, Any]]:
-    from alignarena.benchmarks.suite_file import SUITES, read_suite_values
-
-    for path in sorted(SUITES.glob("*.yaml")):
-        suite = read_suite_values(path.stem)
-        yield {"name": path.stem, "summary": suite.values.get("summary", ""), "variants": len(suite.variants) or None}
-
-
-def _list_evaluators() -> Iterable[dict[str, Any]]:
-    from alignarena.evaluators.registry import EVALUATORS
-
-    for name, entry in sorted(EVALUATORS.items()):
-        yield {"name": name, "summary": entry.summary, "role": entry.role}
-
-
-def _list_datasets() -> Iterable[dict[str, Any]]:
-    from alignarena.benchmarks.datasets import DATASETS
-
-    for name, entry in sorted(DATASETS.items()):
-        yield {"name": name, "summary": entry.summary}
-
-
-def _list_models() -> Iterable[dict[str, Any]]:
-    from alignarena.core.model import EMBEDDED_MODELS
-
-    for name, summary in sorted(EMBEDDED_MODELS.items()):
-        yield {"name": name, "summary": summary}
-
-
-_LISTS: Mapping[str, Callable[[], Iterable[dict[str, Any]]]] = {
-    "methods": _list_methods,
-    "suites": _list_suites,
-    "evaluators": _list_evaluators,
-    "datasets": _list_datasets,
-    "models": _list_models,
-}
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -256,6 +233,26 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _watch(args: argparse.Namespace) -> int:
+    from alignarena.reports.watch import watch
+
+    return watch(args.run_dir, once=args.once)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from alignarena.benchmarks.export import export
+
+    print(export(args.run_dir, args.method, args.seed, args.to, args.merge, args.push_to_hub))
+    return 0
+
+
+def _export_results(args: argparse.Namespace) -> int:
+    from alignarena.results.exchange import export_results
+
+    print(*export_results(args.run_dir, args.format, args.to), sep="\n")
+    return 0
+
+
 def _compare(args: argparse.Namespace) -> int:
     from alignarena.results.frame import load_results
 
@@ -278,7 +275,7 @@ def _validate_judge(args: argparse.Namespace) -> int:
     if args.json:
         print(dump_json(found, indent=2))
     else:
-        _print_table(as_rows(found))
+        print_table(as_rows(found))
     return 0
 
 
@@ -293,7 +290,7 @@ def _new_method(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from alignarena.doctor import diagnose
 
-    _print_table([{"what": name, "found": value} for name, value in diagnose()])
+    print_table([{"what": name, "found": value} for name, value in diagnose()])
     return 0
 
 
@@ -304,16 +301,3 @@ def _show(results: Results) -> int:
     for folder in results.given:
         print(f"report: {folder / 'report' / 'index.html'}")
     return 0
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as text; values are data, never markup."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*(rows[0] if rows else ()), box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*("-" if value is None or value != value else Text(str(value)) for value in row.values()))
-    width = None if sys.stdout.isatty() else 240  # a pipe has no width, and 80 columns would cut a leaderboard
-    Console(width=width).print(table)

@@ -15,15 +15,17 @@ from datasets import Dataset
 from alignarena.benchmarks.exact.laboratory import Laboratory, Measured
 from alignarena.benchmarks.start import Given, Start
 from alignarena.benchmarks.suite import Suite, suite_digest
+from alignarena.benchmarks.trackers import report_curves
 from alignarena.core.contract import Judge, Lab, Method, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.digest import digest
 from alignarena.core.errors import BudgetUsedUp
-from alignarena.core.files import write_json
+from alignarena.core.files import atomic_write, write_json
 from alignarena.evaluators.heldout_reward import linear_reward_model
 from alignarena.evaluators.registry import evaluate
 from alignarena.harness.lab import HarnessLab
 from alignarena.methods.parts.reward_losses import KWiseRewardLoss
 from alignarena.results.convergence import last_rise
+from alignarena.results.model_card import model_card
 from alignarena.results.store import RunFolder
 
 _IN_COMPLETIONS = ("prompt_id", "prompt", "cluster", "sample", "completion", "completion_ids", "finish_reason",
@@ -185,7 +187,10 @@ def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunF
         metrics=metrics,
         budget=_budget(lab),
     )
-    save_policy(policy, folder.cell_path(name, start.seed) / "policy")
+    saved = folder.cell_path(name, start.seed) / "policy"
+    save_policy(policy, saved)
+    atomic_write(saved / "README.md", model_card(folder, name, start.seed))
+    report_curves(start.suite.report_to, start.suite.name, f"{name}/{start.seed}", metrics, folder.path)
     rise = last_rise(metrics)
     ended = {"rise": asdict(rise)} if rise is not None else {}
     folder.finish_cell(name, start.seed, stopped, digest=cell_digest(start.suite, start.seed, method), **ended)

@@ -23,8 +23,10 @@ from alignarena.methods.parts.reward_modelling import RewardModelling
 from alignarena.results.stats import MARGIN
 
 # What may differ between two runs that share a folder: more methods, seeds or evaluators only add to it.
+# Where curves are sent changes nothing in them.
 # Nor do threads make results incomparable: they add up in another order, which the last bits of a sum show.
-_NOT_IN_DIGEST = ("name", "summary", "methods", "seeds", "evaluators", "threads")
+_NOT_IN_DIGEST = ("name", "summary", "methods", "seeds", "evaluators", "threads", "report_to")
+ReportTo = Literal["none", "trackio", "wandb", "tensorboard"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     evaluators: tuple[str, ...] = ("win_rate", "kl", "behaviour")
+    report_to: ReportTo = "none"  # a tracker that training curves are sent to, too
     threads: int = 0  # of the CPU, at most, for one cell: 0 takes what the machine gives; 1 for the smallest models
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from alignarena.benchmarks.reward_checks import reward_checks
 from alignarena.benchmarks.side_by_side import CellKey, Ended, SideBySide
 from alignarena.benchmarks.start import Start
 from alignarena.benchmarks.suite import Suite, build_method, load_suite, resolved, suite_digest
+from alignarena.benchmarks.trackers import check_tracker
 from alignarena.core import registry
 from alignarena.core.contract import Method
 from alignarena.core.errors import BadInput, RunFailed
@@ -111,9 +112,12 @@ class Sweep:
         notes_provenance: bool = True,
     ) -> None:
         self.plan, self.folder, self.files, self.cache = plan, folder, files, cache or Cache()
+        check_tracker(plan.report_to)
         self._is_main = PartialState().is_main_process  # only the first process writes to the folder
         self._notes_provenance = notes_provenance and self._is_main
         self.progress = StageProgress(silent=not self._is_main)
+        if self._is_main:
+            self.progress.note = lambda stage: folder.note_progress(self.progress.cell, stage)
         self.methods = {
             name: shared_settings(build_method(name, given), given, plan) for name, given in plan.methods.items()
         }

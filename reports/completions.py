@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from alignarena.core.text import prompt_text
 from alignarena.results.exact import EVALUATOR
 from alignarena.results.frame import Results
 
@@ -34,13 +35,6 @@ def browsable(results: Results) -> dict[str, Any]:
             for label, found in cells.items()
         },
     }
-
-
-def prompt_text(prompt: Any) -> str:
-    """Return a prompt as text: as it is, or its messages one after the other."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)
 
 
 def _prompt_id(results: Results, baseline: str, prompt_id: str) -> str:

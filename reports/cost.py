@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from alignarena.core.records import Ledger
-from alignarena.reports.style import Plot, figure, look, plot_of, styled
+from alignarena.reports.style import figure, look
 from alignarena.reports.tables import LEDGER_FIELDS, Shown, Table, measured, number
 from alignarena.results.comparison import Comparison
 from alignarena.results.frame import Entry, Results
@@ -48,35 +50,35 @@ def gains(results: Results) -> Table:
     return Table("gains", "Reward gained for what was charged", "", columns, raw, headings, rows)
 
 
-def draw(results: Results) -> list[Plot]:
-    """Draw the gain over SFT against each cost, of every method that was charged it; nothing without a gain."""
+def plot(results: Results) -> Any | None:
+    """Gain over SFT against each cost, of every method that was charged it."""
     compared = against_baseline(results)
     spent = {label: _beyond(results, label) for label in compared}
     units = [name for name in _UNITS if any(beyond[name] > 0 for beyond in spent.values())]
     if not units:
-        return []
-    caption = "Gain over SFT against what was charged beyond SFT: completions, trained tokens, labels, seconds"
-    with styled():
-        return [plot_of("cost", caption, _drawn(compared, spent, units))]
-
-
-def _drawn(compared: dict[str, Comparison], spent: dict[str, dict[str, float]], units: Sequence[str]) -> Any:
+        return None
     drawn, grid = figure(2.6 * len(units) + 1.6, 3.0, 1, len(units))
-    places = grid.ravel() if len(units) > 1 else [grid]
-    labels: dict[str, Any] = {}
+    places, points = np.atleast_1d(grid).ravel(), dict[str, Any]()
     for axes, name in zip(places, units, strict=True):
-        for label, one in compared.items():
-            if spent[label][name] > 0:
-                (colour, marker), x = look(label), spent[label][name]
-                axes.plot([x, x], [one.low, one.high], color=colour, linewidth=1, alpha=0.7)
-                labels[label] = axes.plot(x, one.difference, marker, color=colour, markersize=7)[0]
-        axes.axhline(0, color=look("sft")[0], linestyle=(0, (4, 3)), linewidth=1)
-        axes.set_xlabel(f"{name.replace('_', ' ')} charged")
-        axes.set_xlim(left=0)
-        axes.locator_params(axis="x", nbins=4)
+        points |= _panel(axes, name, compared, {label: beyond[name] for label, beyond in spent.items()})
     places[0].set_ylabel("gain over SFT, 95 % interval")
-    drawn.legend(labels.values(), labels.keys(), loc="outside right upper")
+    known = [label for label in compared if label in points]
+    drawn.legend([points[label] for label in known], known, loc="outside right upper")
     return drawn
+
+
+def _panel(axes: Any, name: str, compared: Mapping[str, Comparison], spent: Mapping[str, float]) -> dict[str, Any]:
+    points = {}
+    for label, one in compared.items():
+        if spent[label] > 0:
+            colour, marker = look(label)
+            axes.plot([spent[label]] * 2, [one.low, one.high], color=colour, linewidth=1, alpha=0.7)
+            points[label] = axes.plot(spent[label], one.difference, marker, color=colour, markersize=7)[0]
+    axes.axhline(0, color=look("sft")[0], linestyle=(0, (4, 3)), linewidth=1)
+    axes.set_xlabel(f"{name.replace('_', ' ')} charged")
+    axes.set_xlim(left=0)
+    axes.locator_params(axis="x", nbins=4)
+    return points
 
 
 def _beyond(results: Results, label: str) -> dict[str, float]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignarena.reports.style import Plot, figure, look, plot_of, styled
+import numpy as np
+
+from alignarena.reports.style import figure, look
 from alignarena.reports.tables import Shown, Table, is_number, measured, number
 from alignarena.results.convergence import REWARDS
 from alignarena.results.exact import in_limit
@@ -90,29 +92,24 @@ def _explained(one: Course) -> Shown:
     return Shown(number(one.fitted.explained, 2), sort=one.fitted.explained)
 
 
-def draw(results: Results, found: Sequence[Course]) -> list[Plot]:
-    """Draw the proxy over KL, and below it gold at the start and after training; nothing without a course."""
+def plot(results: Results) -> Any | None:
+    """The training reward over KL while training, and below it gold of SFT and after training."""
+    found = courses(results)
     if not found:
-        return []
-    caption = "Training reward over KL to SFT while training, one line a method, and gold where it ended"
-    with styled():
-        return [plot_of("over_training", caption, _drawn(results, found))]
-
-
-def _drawn(results: Results, found: Sequence[Course]) -> Any:
+        return None
     scored = [one for one in found if results.samples(one.label, "gold")]
     drawn, grid = figure(6.4, 5.0 if scored else 3.0, 2 if scored else 1)
-    upper, lower = grid if scored else (grid, None)
+    upper, *lower = np.atleast_1d(grid).ravel()
     for one in found:
         colour, marker = look(one.label)
         upper.plot(one.kl, one.proxy, color=colour, marker=marker, markersize=4, label=one.label)
     upper.set_ylabel("proxy on training samples")
-    for one in scored:
-        _gold_of(lower, results, one)
-    if lower is not None:
-        lower.sharex(upper)
-        lower.set_ylabel("gold, SFT and after training")
-    (lower or upper).set_xlabel("KL to SFT on training samples (nats)")
+    for axes in lower:
+        for one in scored:
+            _gold_of(axes, results, one)
+        axes.sharex(upper)
+        axes.set_ylabel("gold, SFT and after training")
+    (lower or [upper])[-1].set_xlabel("KL to SFT on training samples (nats)")
     drawn.legend(*upper.get_legend_handles_labels(), loc="outside right upper")
     return drawn
 

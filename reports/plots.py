@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 
 from alignarena.core.files import atomic_write
-from alignarena.reports import exact_plots
+from alignarena.reports import cost, exact_plots, over_training, plane, wins
 from alignarena.reports.frontier import Frontier, frontiers, is_analytic_kl
 from alignarena.reports.style import Plot, figure, look, plot_of, styled
 from alignarena.results.exact import EVALUATOR, in_limit
@@ -132,8 +132,12 @@ def training(results: Results, label: str) -> Any | None:
 
 FIGURES: dict[str, tuple[Callable[[Results], Any | None], str]] = {
     "gold": (gold, "Gold reward of each method with its 95 % interval; the dashed line is SFT"),
-    "reward_kl": (reward_kl, "Reward against KL to SFT, one point a method"),
+    "reward_kl": (reward_kl, "Reward against KL to SFT, one point a method, and the best reached at each KL"),
     "gold_proxy": (gold_proxy, "Gold reward against the reward model's score, one point a method"),
+    "over_training": (over_training.plot, "Training reward over KL to SFT while training, and gold where it ended"),
+    "win_matrix": (wins.plot, "Share of prompts that the row's method wins against the column's"),
+    "plane": (plane.plot, "Helpful against harmless, one point a method"),
+    "cost": (cost.plot, "Gain over SFT against what was charged beyond SFT"),
     "lengths": (lengths, "Distribution of completion lengths of each method"),
 }
 

@@ -1,20 +1,14 @@
-"""Text from models and logs made safe to show: a completion is data, whatever it holds."""
+"""Text from models and logs made safe for each place that it is shown in."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-# Control characters become their pictures, so that they can be seen and do nothing; a lone surrogate has no bytes.
-_PRINTABLE = (
-    {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
-    | {127: 0x2421}
-    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-    | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
-)
-MARKDOWN = str.maketrans(
-    {"\n": " ", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": r"\|", "*": r"\*", "`": r"\`", "\\": r"\\"}
-)
+from alignarena.core.text import MARKDOWN, printable
+
+__all__ = ["LATEX", "MARKDOWN", "printable", "script_json"]
+
 LATEX = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -26,11 +20,6 @@ LATEX = str.maketrans(
         "\n": " ",
     }
 )
-
-
-def printable(text: str) -> str:
-    """Return text with control characters shown as pictures and lone surrogates replaced."""
-    return text.translate(_PRINTABLE)
 
 
 def script_json(value: Any) -> str:

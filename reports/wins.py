@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from alignarena.reports.style import BLUE, ORANGE, Plot, figure, look, plot_of, styled
+from alignarena.reports.style import BLUE, ORANGE, figure, look
 from alignarena.reports.tables import Shown, Table, measured, number, plain
 from alignarena.results.exact import setting
 from alignarena.results.frame import Entry, Results
@@ -18,8 +19,9 @@ from alignarena.results.win_rates import WinRate, win_rate
 
 _METRICS = {"gold": "gold reward", "heldout_reward": "held-out reward", "proxy_reward": "reward model's score"}
 _RESAMPLES = 1000  # of a rating
-_FROM, _TO = 0.5 - 0.35, 0.5 + 0.35  # win rates between which the colours of the matrix run
-_INTERVALS_UP_TO = 16  # methods: the numbers of a larger matrix would not be read
+_FROM, _TO = 0.15, 0.85  # win rates between which the colours of the matrix run
+_PALE = 0.26  # from one half: cells up to here are light
+_LARGE = 16  # methods
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Matches:
     ratings: Ratings
 
 
+@lru_cache(maxsize=1)  # the tables and the figure ask for the same
 def matches(results: Results) -> list[Matches]:
     """Return the matches of every suite that has two methods with a score which all share.
 
@@ -102,11 +105,17 @@ def ranking(one: Matches) -> Table:
     return Table(one.name.replace("win_matrix", "ratings"), "Ranking", "", columns, raw, headings, rows)
 
 
-def draw(found: list[Matches]) -> list[Plot]:
-    """Draw the matrix of every suite."""
-    with styled():
-        return [plot_of(one.name, f"Win rate of the row's method against the column's, {one.suite}", _heat(one))
-                for one in found]  # fmt: skip
+def plot(results: Results) -> Any | None:
+    """Every method against every other, a panel a suite."""
+    found = matches(results)
+    if not found:
+        return None
+    most = max(len(one.methods) for one in found)
+    size = 0.62 if most <= _LARGE else 0.4
+    drawn, grid = figure(2.4 + size * most, (1.7 + size * most * 0.8) * len(found), len(found), 1)
+    for axes, one in zip(np.atleast_1d(grid).ravel(), found, strict=True):
+        _heat(drawn, axes, one)
+    return drawn
 
 
 def _rate(one: Matches, row: str, column: str) -> tuple[float, float, float] | None:
@@ -126,20 +135,17 @@ def _cell(one: Matches, row: str, column: str) -> Shown:
     return measured(*rate, digits=2) if rate else Shown(reason="no prompt in common")
 
 
-def _heat(one: Matches) -> Any:
+def _heat(drawn: Any, axes: Any, one: Matches) -> None:
     count = len(one.methods)
-    size = 0.62 if count <= _INTERVALS_UP_TO else 0.4
-    drawn, axes = figure(2.4 + size * count, 1.7 + size * count * 0.8)
     rates = np.array([[(_rate(one, a, b) or (np.nan,))[0] for b in one.methods] for a in one.methods])
     colours = LinearSegmentedColormap.from_list("wins", [ORANGE, "#f4f4f4", BLUE])
     colours.set_bad("#8a939c", 0.15)
     image = axes.imshow(rates, cmap=colours, vmin=_FROM, vmax=_TO, aspect="auto")
-    for i in range(count):
-        for j in range(count):
-            if np.isfinite(rates[i, j]):
-                far = abs(rates[i, j] - 0.5) > 0.26
-                axes.text(j, i, f"{rates[i, j]:.2f}".removeprefix("0"), ha="center", va="center", fontsize=8,
-                          color="#fffffe" if far else "#000001")  # fmt: skip
+    for i, j in zip(*np.nonzero(np.isfinite(rates)), strict=True):
+        # Ink of its own: the page's text colour changes with light and dark, that of the cells does not.
+        ink = "#fffffe" if abs(rates[i, j] - 0.5) > _PALE else "#000001"
+        text = f"{rates[i, j]:.2f}".removeprefix("0")
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color=ink)
     axes.set_xticks(range(count), one.methods, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count), one.methods)
     for tick, label in zip(axes.get_yticklabels(), one.methods, strict=True):
@@ -147,4 +153,3 @@ def _heat(one: Matches) -> Any:
     axes.grid(visible=False)
     axes.set_xlabel("against")
     drawn.colorbar(image, ax=axes, label=f"share of prompts won, by {one.judged_by}", shrink=0.8)
-    return drawn

@@ -196,7 +196,7 @@ class Results:
         left, right = self._by_seed(a, metric), self._by_seed(b, metric)
         if metric == "win" and self.entry(b).is_baseline and not right:  # against itself it ties by definition
             right = {seed: rows.assign(value=0.5) for seed, rows in left.items()}
-        pairs = [_differences(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
+        pairs = [paired_by_prompt(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
         return [pair for pair in pairs if len(pair)]
 
     @cached_property
@@ -250,7 +250,8 @@ def run_folders(path: str | Path) -> list[RunFolder]:
     return begun
 
 
-def _differences(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+def paired_by_prompt(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean difference of two methods' scores for each prompt, with the prompt's cluster."""
     keys = ["prompt_id", "sample"]
     if len(left) == len(right) and all(np.array_equal(left[key], right[key]) for key in keys):  # most often, and fast
         paired = left.assign(value=left["value"].to_numpy() - right["value"].to_numpy())

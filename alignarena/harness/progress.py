@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import datasets
 import transformers
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+NOTED_EVERY = 2.0  # seconds between two notes of a stage under way
+Note = Callable[[dict[str, Any]], None]
 
 
 def quieten() -> None:
@@ -22,15 +26,23 @@ def quieten() -> None:
 
 
 class Stage:
-    """One stage under way."""
+    """One stage under way; ``note`` is told of it now and then."""
 
-    def __init__(self, bars: Progress | None, task: TaskID | None) -> None:
-        self._bars, self._task = bars, task
+    def __init__(
+        self, bars: Progress | None, task: TaskID | None, name: str = "", total: float = 0, note: Note | None = None
+    ) -> None:
+        self._bars, self._task, self._note = bars, task, note
+        self.name, self.total, self.done = name, total, 0.0
         self.tokens, self._start = 0, time.perf_counter()
+        self._noted = -NOTED_EVERY
 
     def advance(self, steps: float = 1, tokens: int = 0) -> None:
         """Count steps towards the stage's total, and tokens for its rate."""
+        self.done += steps
         self.tokens += tokens
+        if self._note is not None and time.monotonic() - self._noted >= NOTED_EVERY:
+            self._noted = time.monotonic()
+            self._note({"stage": self.name, "done": self.done, "total": self.total, "tokens_per_second": self.rate})
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=steps, rate=f"{self.rate:,.0f} tokens/s")
 
@@ -51,6 +63,7 @@ class StageProgress:
     def __init__(self, silent: bool = False) -> None:
         self.console = Console(stderr=True, quiet=silent)
         self.cell = ""
+        self.note: Note | None = None  # told of the stage under way, for who watches from another process
         self._bars: Progress | None = None
 
     @contextmanager
@@ -58,7 +71,7 @@ class StageProgress:
         """Show a stage of ``total`` steps; a stage inside another shows below it."""
         title = f"{self.cell} {name}".strip()
         if not self.console.is_terminal:
-            stage = Stage(None, None)
+            stage = Stage(None, None, name, total, self.note)
             yield stage
             if stage.seconds >= 1:
                 self.console.print(f"{title}: {stage.seconds:.0f} s, {stage.rate:,.0f} tokens/s", highlight=False)
@@ -72,7 +85,7 @@ class StageProgress:
             self._bars.start()
         task = self._bars.add_task(title, total=total, rate="")
         try:
-            yield Stage(self._bars, task)
+            yield Stage(self._bars, task, name, total, self.note)
         finally:
             self._bars.remove_task(task)
             if outermost:

@@ -146,11 +146,11 @@ def test_a_global_threshold_starves_prompts_that_one_per_prompt_keeps(toy_cell: 
 
 def test_it_climbs_the_score_and_samples_once_a_grow_step(toy_cell: Callable[..., Any]) -> None:
     lab, task = cell = toy_cell()
-    method = given(thresholds=(0.5, 0.8), grow_steps=2, n=8, schedule=replace(FAST, num_train_epochs=4))
+    method = given(thresholds=(0.5, 0.8), grow_steps=2, n=8, schedule=replace(FAST, num_train_epochs=8))
     policy, fits, _ = trained_on(cell, method)
     assert len(fits) == 4 and lab.account.charged.completions == 2 * 8 * 8
     before, after = (
-        sum(map(toy_task.share, lab.sample(one, task.prompts, 8, stream="evaluation")["completion"])) / 64
+        sum(map(toy_task.share, lab.sample(one, task.prompts, 64, stream="evaluation")["completion"])) / 512
         for one in (task.policy, policy)
     )
     assert after > before + 0.1
