@@ -1,4 +1,4 @@
-"""What methods cost: the ledger they are compared by, the reward gained for each unit of it, and what was really spent."""
+"""What methods cost: the ledger they are compared by, the reward gained for it, and what was really spent."""
 
 from __future__ import annotations
 

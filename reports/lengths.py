@@ -21,7 +21,7 @@ def table(results: Results) -> Table:
     wide = frame.pivot_table(index=keys, columns="metric", values="value", sort=False)
     rows, raw = [], []
     for label in [one for one in results.methods if results.samples(one, "length")]:
-        own = wide.loc[label]
+        own = wide[wide.index.get_level_values("method") == label]
         correlations = [_correlation(own, name) for name in rewards]
         mean = float(own["length"].mean())
         rows.append([Shown(label, sort=label), Shown(number(mean, 1), sort=mean), _to_sft(results, label),

@@ -49,11 +49,11 @@ def _course(entry: Entry) -> Course | None:
     rows = [row for row in rows if row.get("fit") == last]
     reward = next((name for name in REWARDS if any(is_number(row.get(name)) for row in rows)), "")
     distance = next((name for name in _KLS if any(is_number(row.get(name)) for row in rows)), "")
-    seen = [(row.get("phase"), row.get(distance), row.get(reward)) for row in rows]
-    points = [(kl, proxy) for _, kl, proxy in dict.fromkeys(seen) if is_number(kl) and is_number(proxy)]
-    if len(points) < 3:
+    rows = [row for row in rows if is_number(row.get(reward)) and is_number(row.get(distance))]
+    seen = dict.fromkeys((row.get("phase"), float(row[distance]), float(row[reward])) for row in rows)
+    if len(seen) < 3:
         return None
-    kl, proxy = [max(0.0, float(one)) for one, _ in points], [float(one) for _, one in points]
+    kl, proxy = [max(0.0, one) for _, one, _ in seen], [one for _, _, one in seen]
     gained = [one - proxy[0] for one in proxy]
     return Course(entry.label, kl, proxy, fit(kl, gained, "rl"))
 

@@ -6,26 +6,27 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from alignarena.core.files import atomic_write
-from alignarena.core.records import Ledger
-from alignarena.reports import answer, exact, plots, tables
-from alignarena.reports.completions import MOST_PROMPTS, browsable
+from alignarena.reports import answer, cost, exact, frontier, lengths, over_training, plots, sections, tables, wins
+from alignarena.reports.completions import browsable
 from alignarena.reports.convergence import how_it_ended
 from alignarena.reports.roles import roles
-from alignarena.reports.style import inline, look
-from alignarena.reports.tables import Shown, Table, number
-from alignarena.reports.text import printable, script_json
+from alignarena.reports.style import Plot, inline, look
+from alignarena.reports.tables import Table
+from alignarena.reports.text import printable
 from alignarena.reports.tracks import tracks
+from alignarena.reports.whiskers import whiskers
 from alignarena.results.frame import Entry, Results, load_results
 from alignarena.results.store import RunFolder
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
-_LEDGER_DIGITS = {"labels": 1, "seconds": 1}
 
 
 def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -43,21 +44,58 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
     """
     results = load_results(*run_dirs)
     out = Path(out) if out is not None else Path(run_dirs[0]) / "report"
-    drawn = plots.draw(results)
-    extra = tables.extra(results)
-    board, split = tables.leaderboard(results), tables.leaderboard(results, tables.SPLIT, "split")
-    degenerate = tables.degenerate(results)
-    written = [board, tables.budget(results), tables.axes(results), degenerate, *extra, *exact.full(results)]
-    tables.write_tables(written, out / "tables")
+    drawn, found = plots.draw(results), _tables(results)
+    tables.write_tables(found.all(), out / "tables")
     plots.write_plots(drawn, out / "plots")
     path = out / "index.html"
-    atomic_write(path, render(results, split, extra, drawn).encode("utf-8", "replace"))
+    atomic_write(path, render(results, found, drawn).encode("utf-8", "replace"))
     return path
 
 
-def render(results: Results, split: Table, extra: Sequence[Table], drawn: Sequence[plots.Plot]) -> str:
+@dataclass(frozen=True)
+class _Tables:
+    """The report's tables; those of the leaderboard's tracks are made from it."""
+
+    board: Table
+    split: Table
+    frontier: Table
+    over_training: Table
+    matches: list[tuple[wins.Matches, Table, Table, Table]]  # with its matrix, ranking and pairs
+    charged: Table
+    gains: Table
+    length: Table
+    further: Table
+    degenerate: Table
+    extra: list[Table]
+    files: list[Table]  # those that are files alone
+
+    def all(self) -> list[Table]:
+        """Every table that is worth a file."""
+        of_matches = [table for _, *three in self.matches for table in three]
+        shown = [self.frontier, self.over_training, self.charged, self.gains, self.length]
+        known = [one for one in shown if one.shown]
+        return [self.board, *known, self.degenerate, *of_matches, *self.extra, *self.files]
+
+
+def _tables(results: Results) -> _Tables:
+    return _Tables(
+        board=tables.leaderboard(results),
+        split=tables.leaderboard(results, tables.SPLIT, "split"),
+        frontier=frontier.table(frontier.frontiers(results)),
+        over_training=over_training.table(results, over_training.courses(results)),
+        matches=[(one, wins.matrix(one), wins.ranking(one), wins.pairs(one)) for one in wins.matches(results)],
+        charged=cost.charged(list(results.entries.values())),
+        gains=cost.gains(results),
+        length=lengths.table(results),
+        further=tables.further(results),
+        degenerate=tables.degenerate(results),
+        extra=tables.extra(results),
+        files=[tables.budget(results), tables.axes(results), *exact.full(results)],
+    )
+
+
+def render(results: Results, found: _Tables, drawn: Sequence[Plot]) -> str:
     """Return the page."""
-    boards = tracks(results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -65,6 +103,7 @@ def render(results: Results, split: Table, extra: Sequence[Table], drawn: Sequen
     environment.filters["printable"] = lambda value: printable(str(value))
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     entries = list(results.entries.values())
+    looks = {name: look(name)[0] for entry in entries for name in (entry.label, entry.method)}
     return environment.get_template("report.html.j2").render(
         title=", ".join(folder.name for folder in results.folders),
         script=script,
@@ -72,37 +111,31 @@ def render(results: Results, split: Table, extra: Sequence[Table], drawn: Sequen
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         answers=answer.answers(results),
-        boards=boards,
+        boards=tracks(results),
         laboratory=exact.laboratory(results),
         notes=_notes,
-        split=split if len(split.headings) > 2 else None,  # more than the method and gold itself
-        extra=extra,
-        further=tables.further(results),
+        whiskers=partial(whiskers, looks=looks, starts={entry.label for entry in entries if entry.is_baseline}),
+        tables=found,
+        extra=sections.by_section(found.extra),
+        labels=[(folder.name, sections.labels(folder)) for folder in results.folders],
         plots={plot.name: inline(plot.svg, plot.name, plot.caption) for plot in drawn},
         training=[(entry.label, f"training-{entry.label.replace('/', '-')}") for entry in entries],
         ended={entry.label: how_it_ended(entry) for entry in entries},
-        charged=_charged(entries),
-        limits=_limits(entries),
-        spent=_spent(results.folders),
-        stages=[(entry.label, _stages(entry)) for entry in entries],
-        completions=script_json(browsable(results)),
-        most_prompts=MOST_PROMPTS,
+        limits=cost.limits(entries),
+        spent=cost.spent(results.folders),
+        stages=[(entry.label, cost.stages(entry)) for entry in entries],
+        completions=browsable(results),
+        seeds=sorted({seed for entry in entries for seed in entry.cells}),
         cards=[_card(entry) for entry in entries],
         most_trained=plots.MOST_TRAINED,
-        looks={name: look(name)[0] for entry in entries for name in (entry.label, entry.method)},
+        looks=looks,
         remarks={entry.label: _remark(entry) for entry in entries},
         roles=roles(results.frame["evaluator"].unique(), results.folders),
         failures=[(entry.label, cell) for entry in entries for cell in entry.cells.values() if cell.state == "FAILED"],
-        degenerate=tables.degenerate(results),
         unfinished=[f"{entry.label}/{seed}" for entry in entries for seed, cell in entry.cells.items()
                     if cell.state in ("RUNNING", "WAITING")],
         provenance=[(folder.name, _provenance(folder)) for folder in results.folders],
     )  # fmt: skip
-
-
-def _limits(entries: Sequence[Entry]) -> list[str]:
-    limits = {limit for entry in entries for cell in entry.cells.values() for limit in cell.budget.items()}
-    return [f"{name.replace('_', ' ')} {number(limit, 0)}" for name, limit in sorted(limits)]
 
 
 def _notes(table: Table) -> list[str]:
@@ -113,55 +146,6 @@ def _notes(table: Table) -> list[str]:
         for heading, reason in empty:
             places.setdefault(reason, {})[row[0].text if reason in tables.NO_NUMBERS else heading] = None
     return [f"{', '.join(where)}: {reason}" for reason, where in places.items()]
-
-
-def _charged(entries: Sequence[Entry]) -> Table:
-    """The ledger that methods are compared by: the mean of their finished seeds, every stage at its cold cost."""
-    names = tables.LEDGER_FIELDS
-    charged = [(entry, entry.charged() if entry.finished else None) for entry in entries]
-    shown = [[Shown(entry.label, sort=entry.label), *_ledger(ledger)] for entry, ledger in charged]
-    headings = ["method", *(name.replace("_", " ") for name in names)]
-    return Table("charged", "Charged", "", ["method", *names], [], headings, shown)
-
-
-def _ledger(ledger: Ledger | None) -> list[Shown]:
-    if ledger is None:
-        return [Shown(reason="no finished seed")] * len(tables.LEDGER_FIELDS)
-    counts = ledger.to_dict().items()
-    return [
-        Shown(f"{value:.2e}" if name == "flops" else number(value, _LEDGER_DIGITS.get(name, 0)), sort=float(value))
-        for name, value in counts
-    ]
-
-
-def _spent(folders: Sequence[RunFolder]) -> list[str]:
-    lines = []
-    for folder in folders:
-        seconds = folder.status.get("machine_seconds")
-        memory = folder.status.get("machine_peak_memory_mib")
-        if seconds is not None:
-            peak = f" and at most {number(memory, 0)} MiB of memory" if memory is not None else ""
-            lines.append(f"{folder.name}: the machine really spent {number(seconds, 0)} s{peak}")
-    return lines
-
-
-def _stages(entry: Entry) -> list[dict[str, Any]]:
-    """The stages of the first seed that has any: what was asked, whether it was in the cache, and its cold cost."""
-    stages = next((cell.stages for cell in entry.cells.values() if cell.stages), [])
-    shown = []
-    for stage in stages:
-        ledger = Ledger.from_dict(stage.get("ledger", {}))
-        tokens = {"sampled": ledger.sampled_tokens, "trained": ledger.trained_tokens, "scored": ledger.scored_tokens}
-        shown.append(
-            {
-                "verb": stage.get("verb", ""),
-                "stage": stage.get("stage", ""),
-                "cache": "from the cache" if stage.get("hit") else "computed",
-                "tokens": ", ".join(f"{number(count, 0)} {name}" for name, count in tokens.items() if count),
-                "seconds": number(ledger.seconds, 1),
-            }
-        )
-    return shown
 
 
 def _of_method(entry: Entry) -> dict[str, Any]:

@@ -21,8 +21,9 @@ def whiskers(table: Table, looks: Mapping[str, str], starts: Collection[str]) ->
     """
     columns = [_column([row[i] for row in table.shown], table, i, starts) for i in range(len(table.headings))]
     return [
-        [_drawn(cell, span, tick, looks.get(row[0].text, "currentColor")) for cell, (span, tick) in zip(row, columns)]
+        [_drawn(cell, *column, colour) for cell, column in zip(row, columns, strict=True)]
         for row in table.shown
+        for colour in [looks.get(row[0].text, "currentColor")]
     ]
 
 
