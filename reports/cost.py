@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import StrMethodFormatter
 
 from alignarena.core.records import Ledger
 from alignarena.reports.style import figure, look
@@ -15,6 +17,7 @@ from alignarena.results.frame import Entry, Results
 from alignarena.results.store import RunFolder
 from alignarena.results.verdicts import against_baseline
 
+_COLUMNS = 3  # of panels
 _DIGITS = {"labels": 1, "seconds": 1}
 # What a gain is divided by: the ledger's field, so many of them, and how the two are said.
 _UNITS = {
@@ -57,11 +60,15 @@ def plot(results: Results) -> Any | None:
     units = [name for name in _UNITS if any(beyond[name] > 0 for beyond in spent.values())]
     if not units:
         return None
-    drawn, grid = figure(2.6 * len(units) + 1.6, 3.0, 1, len(units))
-    places, points = np.atleast_1d(grid).ravel(), dict[str, Any]()
-    for axes, name in zip(places, units, strict=True):
+    rows = math.ceil(len(units) / _COLUMNS)
+    drawn, grid = figure(2.7 * min(len(units), _COLUMNS) + 1.6, 2.7 * rows, rows, min(len(units), _COLUMNS))
+    places, points = list(np.atleast_1d(grid).ravel()), dict[str, Any]()
+    for axes in places[len(units) :]:
+        axes.set_visible(False)
+    for axes, name in zip(places, units, strict=False):
         points |= _panel(axes, name, compared, {label: beyond[name] for label, beyond in spent.items()})
-    places[0].set_ylabel("gain over SFT, 95 % interval")
+    for axes in places[::_COLUMNS]:
+        axes.set_ylabel("gain over SFT, 95 % interval")
     known = [label for label in compared if label in points]
     drawn.legend([points[label] for label in known], known, loc="outside right upper")
     return drawn
@@ -76,6 +83,7 @@ def _panel(axes: Any, name: str, compared: Mapping[str, Comparison], spent: Mapp
             points[label] = axes.plot(spent[label], one.difference, marker, color=colour, markersize=7)[0]
     axes.axhline(0, color=look("sft")[0], linestyle=(0, (4, 3)), linewidth=1)
     axes.set_xlabel(f"{name.replace('_', ' ')} charged")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=4)
     return points

@@ -1,4 +1,4 @@
-"""Gold against proxy over training: how the training reward rose as the policy left SFT, and where gold ended."""
+"""Gold against proxy over training: how the training reward and the distance to SFT moved, and where gold ended."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from alignarena.reports.style import figure, look
 from alignarena.reports.tables import Shown, Table, is_number, measured, number
@@ -93,32 +91,19 @@ def _explained(one: Course) -> Shown:
 
 
 def plot(results: Results) -> Any | None:
-    """The training reward over KL while training, and below it gold of SFT and after training."""
+    """The training reward, and below it the distance to SFT, each time that samples were scored."""
     found = courses(results)
     if not found:
         return None
-    scored = [one for one in found if results.samples(one.label, "gold")]
-    drawn, grid = figure(6.4, 5.0 if scored else 3.0, 2 if scored else 1)
-    upper, *lower = np.atleast_1d(grid).ravel()
+    drawn, grid = figure(6.4, 4.6, 2)
+    upper, lower = grid.ravel()
     for one in found:
         colour, marker = look(one.label)
-        upper.plot(one.kl, one.proxy, color=colour, marker=marker, markersize=4, label=one.label)
-    upper.set_ylabel("proxy on training samples")
-    for axes in lower:
-        for one in scored:
-            _gold_of(axes, results, one)
-        axes.sharex(upper)
-        axes.set_ylabel("gold, SFT and after training")
-    (lower or [upper])[-1].set_xlabel("KL to SFT on training samples (nats)")
+        times, style = range(1, len(one.kl) + 1), {"color": colour, "marker": marker, "markersize": 4}
+        upper.plot(times, one.proxy, label=one.label, **style)
+        lower.plot(times, one.kl, **style)
+    upper.set_ylabel("proxy, mean score")
+    lower.set_ylabel("KL to SFT (nats)")
+    lower.set_xlabel("times that samples were drawn and scored in training")
     drawn.legend(*upper.get_legend_handles_labels(), loc="outside right upper")
     return drawn
-
-
-def _gold_of(axes: Any, results: Results, one: Course) -> None:
-    colour, marker = look(one.label)
-    end, start = (results.interval(label, "gold") for label in (one.label, results.entry(one.label).baseline))
-    style = {"color": colour, "linestyle": (0, (4, 3)), "linewidth": 1}
-    axes.plot([0, one.kl[-1]], [start.mean, end.mean], **style)
-    axes.plot(one.kl[-1], end.mean, marker, color=colour, markersize=7)
-    if end.known:
-        axes.plot([one.kl[-1]] * 2, [end.low, end.high], color=colour, linewidth=1.2)

@@ -25,6 +25,7 @@ _TELLING = ("loss", "scores", "reward", "kl", "accuracy", "margin", "finished", 
 MOST_PANELS = 9  # of one method
 MOST_TRAINED = 40  # methods with training curves; a study of many worlds would not open any more
 _KL_TICKS = (0, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)  # nats
+_NEAREST_TICKS = 0.09  # of the axis
 _MOST_POINTS = 400  # of one curve; more cannot be seen
 
 
@@ -67,7 +68,7 @@ def _with_frontiers(drawn: Any, found: Sequence[Frontier]) -> Any:
     [axes] = drawn.axes
     axes.set_xscale("function", functions=(_root, np.square))
     axes.set_xlim(left=0)
-    axes.set_xticks([kl for kl in _KL_TICKS if kl <= axes.get_xlim()[1]])
+    axes.set_xticks(_apart(_KL_TICKS, axes.get_xlim()[1]))
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
     for number, one in enumerate(found):
         name = f"frontier of trained policies {one.suite}".strip()
@@ -78,13 +79,34 @@ def _with_frontiers(drawn: Any, found: Sequence[Frontier]) -> Any:
     return drawn
 
 
+def _apart(ticks: Sequence[float], most: float) -> list[float]:
+    """The ticks up to the most that stand apart on a square-root scale."""
+    kept: list[float] = []
+    for tick in ticks:
+        if tick <= most and (not kept or _root(tick) - _root(kept[-1]) > _NEAREST_TICKS * _root(most)):
+            kept.append(tick)
+    return kept
+
+
 def _root(kl: Any) -> Any:
     return np.sqrt(np.maximum(kl, 0.0))
 
 
 def gold_proxy(results: Results) -> Any | None:
     """Gold reward against the reward model's score: going right without going up is over-optimisation."""
-    return _scatter(results, ("proxy_reward", "proxy: reward model score"), ("gold", _gold_name(results)))
+    drawn = _scatter(results, ("proxy_reward", "proxy: reward model score"), ("gold", _gold_name(results)))
+    return drawn if drawn is None else _with_moves(drawn, results)
+
+
+def _with_moves(drawn: Any, results: Results) -> Any:
+    """Join each method with the SFT policy that its training began from."""
+    [axes], scored = drawn.axes, [_intervals(results, metric) for metric in ("proxy_reward", "gold")]
+    for label, entry in results.entries.items():
+        ends = [one for one in (entry.baseline, label) if all(one in metric for metric in scored)]
+        if len(ends) == 2 and entry.method != "base":
+            across, up = ([metric[one].mean for one in ends] for metric in scored)
+            axes.plot(across, up, color=look(label)[0], linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    return drawn
 
 
 def lengths(results: Results) -> Any | None:
@@ -134,7 +156,7 @@ FIGURES: dict[str, tuple[Callable[[Results], Any | None], str]] = {
     "gold": (gold, "Gold reward of each method with its 95 % interval; the dashed line is SFT"),
     "reward_kl": (reward_kl, "Reward against KL to SFT, one point a method, and the best reached at each KL"),
     "gold_proxy": (gold_proxy, "Gold reward against the reward model's score, one point a method"),
-    "over_training": (over_training.plot, "Training reward over KL to SFT while training, and gold where it ended"),
+    "over_training": (over_training.plot, "Training reward and KL to SFT over training"),
     "win_matrix": (wins.plot, "Share of prompts that the row's method wins against the column's"),
     "plane": (plane.plot, "Helpful against harmless, one point a method"),
     "cost": (cost.plot, "Gain over SFT against what was charged beyond SFT"),
@@ -199,7 +221,8 @@ def _scatter(results: Results, across: tuple[str, str], up: tuple[str, str]) -> 
         if y.known:
             axes.plot([x.mean, x.mean], [y.low, y.high], color=colour, linewidth=1, alpha=0.7)
         face, name = ("none", f"{label} (KL: a bound)") if analytic else (colour, label)
-        axes.plot(x.mean, y.mean, marker, color=colour, markerfacecolor=face, markersize=8, label=name)
+        style = {"color": colour, "markerfacecolor": face, "markersize": 8, "clip_on": False, "label": name}
+        axes.plot(x.mean, y.mean, marker, zorder=3, **style)
     axes.margins(0.08)
     # Beside the plot, not at the points: methods that cannot be told apart lie on top of each other.
     drawn.legend(loc="outside right upper")
