@@ -138,8 +138,7 @@ def _cell(one: Matches, row: str, column: str) -> Shown:
 def _heat(drawn: Any, axes: Any, one: Matches) -> None:
     count = len(one.methods)
     rates = np.array([[(_rate(one, a, b) or (np.nan,))[0] for b in one.methods] for a in one.methods])
-    colours = LinearSegmentedColormap.from_list("wins", [ORANGE, "#f4f4f4", BLUE])
-    colours.set_bad("#8a939c", 0.15)
+    colours = LinearSegmentedColormap.from_list("wins", [ORANGE, "#f4f4f4", BLUE]).with_extremes(bad=("#8a939c", 0.15))
     image = axes.imshow(rates, cmap=colours, vmin=_FROM, vmax=_TO, aspect="auto")
     for i, j in zip(*np.nonzero(np.isfinite(rates)), strict=True):
         # Ink of its own: the page's text colour changes with light and dark, that of the cells does not.
