@@ -85,7 +85,7 @@ def _panel(axes: Any, name: str, compared: Mapping[str, Comparison], spent: Mapp
     axes.set_xlabel(f"{name.replace('_', ' ')} charged")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlim(left=0)
-    axes.locator_params(axis="x", nbins=4)
+    axes.locator_params(axis="x", nbins=3)
     return points
 
 

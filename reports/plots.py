@@ -13,7 +13,7 @@ import numpy as np
 from alignarena.core.files import atomic_write
 from alignarena.reports import cost, exact_plots, over_training, plane, wins
 from alignarena.reports.frontier import Frontier, frontiers, is_analytic_kl
-from alignarena.reports.style import Plot, figure, look, plot_of, styled
+from alignarena.reports.style import Plot, equal_panels, figure, look, plot_of, styled
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.stats import Interval
@@ -141,8 +141,7 @@ def training(results: Results, label: str) -> Any | None:
         return None
     columns = min(3, len(panels))
     height = math.ceil(len(panels) / columns)
-    drawn, grid = figure(2.9 * columns, 0.3 + 1.75 * height, height, columns)
-    places = grid.ravel() if hasattr(grid, "ravel") else [grid]
+    drawn, places = equal_panels(height, columns)
     for axes, (title, lines) in zip(places, panels.items(), strict=False):
         _panel(axes, title, lines, look(label)[0])
     for axes in places[len(panels) :]:

@@ -112,9 +112,9 @@ def plot(results: Results) -> Any | None:
         return None
     most = max(len(one.methods) for one in found)
     size = 0.62 if most <= _LARGE else 0.4
-    drawn, grid = figure(2.4 + size * most, (1.7 + size * most * 0.8) * len(found), len(found), 1)
+    drawn, grid = figure(1.8 + size * most, (1.7 + size * most * 0.8) * len(found), len(found), 1)
     for axes, one in zip(np.atleast_1d(grid).ravel(), found, strict=True):
-        _heat(drawn, axes, one)
+        _heat(axes, one)
     return drawn
 
 
@@ -135,11 +135,12 @@ def _cell(one: Matches, row: str, column: str) -> Shown:
     return measured(*rate, digits=2) if rate else Shown(reason="no prompt in common")
 
 
-def _heat(drawn: Any, axes: Any, one: Matches) -> None:
+def _heat(axes: Any, one: Matches) -> None:
     count = len(one.methods)
     rates = np.array([[(_rate(one, a, b) or (np.nan,))[0] for b in one.methods] for a in one.methods])
     colours = LinearSegmentedColormap.from_list("wins", [ORANGE, "#f4f4f4", BLUE]).with_extremes(bad=("#8a939c", 0.15))
-    image = axes.imshow(rates, cmap=colours, vmin=_FROM, vmax=_TO, aspect="auto")
+    axes.pcolormesh(range(count), range(count), np.ma.masked_invalid(rates), cmap=colours, vmin=_FROM, vmax=_TO)
+    axes.invert_yaxis()
     for i, j in zip(*np.nonzero(np.isfinite(rates)), strict=True):
         # Ink of its own: the page's text colour changes with light and dark, that of the cells does not.
         ink = "#fffffe" if abs(rates[i, j] - 0.5) > _PALE else "#000001"
@@ -150,5 +151,4 @@ def _heat(drawn: Any, axes: Any, one: Matches) -> None:
     for tick, label in zip(axes.get_yticklabels(), one.methods, strict=True):
         tick.set_color(look(label)[0])
     axes.grid(visible=False)
-    axes.set_xlabel("against")
-    drawn.colorbar(image, ax=axes, label=f"share of prompts won, by {one.judged_by}", shrink=0.8)
+    axes.set_xlabel(f"against; the share of prompts that the row's method wins, by {one.judged_by}")

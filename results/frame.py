@@ -147,7 +147,10 @@ class Results:
 
     def interval(self, label: str, metric: str) -> Interval:
         """Return a method's mean of a metric and its interval; NaN where it was not scored."""
-        return stats.mean_interval(self.samples(label, metric))
+        known = self._known_intervals
+        if (label, metric) not in known:
+            known[label, metric] = stats.mean_interval(self.samples(label, metric))
+        return known[label, metric]
 
     def compare(self, a: str, b: str, metric: str = "gold") -> Comparison:
         """Compare two methods on the completions of the same prompts.
@@ -198,6 +201,10 @@ class Results:
             right = {seed: rows.assign(value=0.5) for seed, rows in left.items()}
         pairs = [paired_by_prompt(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
         return [pair for pair in pairs if len(pair)]
+
+    @cached_property
+    def _known_intervals(self) -> dict[tuple[str, str], Interval]:
+        return {}
 
     @cached_property
     def _known_pairs(self) -> dict[tuple[str, str, str], list[pd.DataFrame]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -9,21 +11,22 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from alignarena.core.errors import BadInput
-from alignarena.reports import page
+from alignarena.reports import completions, page
 from alignarena.reports.answer import answers
-from alignarena.reports.completions import MOST_PROMPTS
+from alignarena.reports.completions import CHUNK, browsable
 from alignarena.reports.page import write_report
 from alignarena.reports.tracks import tracks
 from alignarena.results.frame import load_results
 from alignarena.results.store import RunFolder
 
 SECTIONS = [
-    *("answer", "leaderboard", "reward-kl", "gold-proxy", "training", "cost", "split"),
-    *("completions", "methods", "failures", "provenance"),
+    *("answer", "leaderboard", "reward-kl", "gold-proxy", "wins", "training", "cost", "length", "behaviour"),
+    *("judges", "failures", "completions", "methods", "provenance"),
 ]
 
 
@@ -50,10 +53,12 @@ def html(run_folders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> s
     return write_report([folder.path]).read_text(encoding="utf-8")
 
 
-def embedded(html: str) -> dict[str, object]:
-    found = re.search(r'<script type="application/json" id="completions-data">(.*?)</script>', html, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+def embedded(html: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The index of the completions, and their chunks."""
+    found = re.findall(r'<script type="application/json" id="completions-(\w+)">(.*?)</script>', html, re.DOTALL)
+    (name, index), *chunks = found
+    assert name == "data" and [number for number, _ in chunks] == [str(i) for i in range(len(chunks))]
+    return json.loads(index), [json.loads(text) for _, text in chunks]
 
 
 def test_sections_come_in_order_each_with_how_to_read_it(html: str) -> None:
@@ -67,7 +72,8 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(html: str) -> None:
     loading = {"img", "link", "iframe", "object", "embed", "base", "form", "video", "audio", "source"}
     assert not loading & {tag for tag, _ in parsed.elements}
     assert not [attrs for _, attrs in parsed.elements if any(name.startswith("on") for name in attrs)]
-    assert [attrs.get("type") for tag, attrs in parsed.elements if tag == "script"] == ["application/json", None]
+    types = [attrs.get("type") for tag, attrs in parsed.elements if tag == "script"]
+    assert set(types[:-1]) == {"application/json"} and types[-1] is None
     addresses = {attrs.get("href") or attrs.get("xlink:href") or attrs.get("src") or "" for _, attrs in parsed.elements}
     assert all(one == "" or one.startswith(("#", "https://arxiv.org/abs/")) for one in addresses)
     assert "url(http" not in html and "@import" not in html and "@font-face" not in html
@@ -75,12 +81,13 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(html: str) -> None:
 
 
 def test_what_models_wrote_cannot_leave_its_place(html: str, run_folders: ModuleType) -> None:
-    data = embedded(html)
-    written = [one["text"] for found in data["completions"]["ppo"].values() for one in found]  # type: ignore[index]
+    _, chunks = embedded(html)
+    written = [one[0] for chunk in chunks for of_prompt in chunk["ppo"] for one in of_prompt]
     assert set(run_folders.NASTY) <= set(written)
-    raw = html[html.index('id="completions-data">') : html.index("</script>", html.index('id="completions-data">'))]
-    assert not set(raw[raw.index(">") + 1 :]) & set("<>&\u2028\u2029\u202e\x00")
-    outside = html.replace(raw, "")
+    outside = html
+    for raw in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL):
+        assert not set(raw) & set("<>&\u2028\u2029\u202e\x00")
+        outside = outside.replace(raw, "")
     assert "alert(1)" not in outside and "<b>bold</b>" not in outside
     assert "&lt;b&gt;bold&lt;/b&gt;" in outside  # the error of the failed cell
 
@@ -161,7 +168,7 @@ def test_a_suite_without_gold_leaves_sections_out_with_a_reason(tmp_path: Path, 
     folder = run_folders.human_preferences(tmp_path / "hh")
     html = write_report([folder.path]).read_text(encoding="utf-8")
     text = " ".join("".join(Page(html).text).split())
-    assert "Left out: this suite has no gold reward" in text
+    assert "left out, as this suite has no gold reward" in text
     assert "Better than SFT in win rate against SFT: dpo" in text
     assert "Reward model on held-out human pairs" in text and "harmless & <b>" in text
     assert "human accuracy" in text
@@ -186,19 +193,32 @@ def test_several_runs_give_one_report(tmp_path: Path, run_folders: ModuleType) -
     assert path == tmp_path / "both/index.html"
     text = path.read_text(encoding="utf-8")
     assert "first/dpo" in text and "hh/dpo" in text
-    assert set(embedded(text)["methods"]) == {"first/sft", "first/dpo", "hh/sft", "hh/dpo"}  # type: ignore[call-overload]
+    assert set(embedded(text)[0]["methods"]) == {"first/sft", "first/dpo", "hh/sft", "hh/dpo"}
     assert not (first.path / "report").exists()
 
 
-def test_a_large_run_embeds_only_so_many_prompts(tmp_path: Path, run_folders: ModuleType) -> None:
-    run_folders.TOPICS, before = 200, run_folders.TOPICS
-    try:
-        folder = run_folders.quickstart(tmp_path / "large", methods=("sft",))
-    finally:
-        run_folders.TOPICS = before
-    data = page.browsable(load_results(folder.path))
-    assert len(data["prompts"]) == MOST_PROMPTS < 400
-    assert data["prompts"][-1]["id"] > "p390"
+def test_completions_are_read_in_chunks_and_evenly_spread_where_they_are_too_many(finished_run: RunFolder) -> None:
+    results = load_results(finished_run.path)
+    whole = browsable(results)
+    index = json.loads(whole.index)
+    assert (len(index["prompts"]), len(whole.chunks), whole.packed, whole.left_out) == (80, 4, False, 0)
+    first = json.loads(whole.chunks[0])
+    assert len(first["ppo"]) == CHUNK
+    gold = index["metrics"].index("gold")
+    assert index["means"]["ppo"][0] == round(sum(one[-1][gold] for one in first["ppo"][0]) / 2, 4)
+    half = browsable(results, most_bytes=sum(map(len, whole.chunks)) // 2)
+    kept = [one["id"] for one in json.loads(half.index)["prompts"]]
+    assert len(kept) + half.left_out == 80 and 30 <= len(kept) <= 42
+    assert kept[-1] > "p070" and sum(map(len, half.chunks)) < 0.6 * sum(map(len, whole.chunks))
+
+
+def test_many_completions_are_packed(finished_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = browsable(load_results(finished_run.path))
+    monkeypatch.setattr(completions, "_PLAIN_UP_TO", 1000)
+    packed = browsable(load_results(finished_run.path))
+    assert packed.packed and json.loads(packed.index)["packed"]
+    assert [gzip.decompress(base64.b64decode(one)).decode() for one in packed.chunks] == plain.chunks
+    assert sum(map(len, packed.chunks)) < sum(map(len, plain.chunks)) / 3
 
 
 def test_only_papers_become_links() -> None:
