@@ -8,13 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import axe_core_python
 import pytest
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from alignarena.reports.page import write_report
+
+axe_core_python = pytest.importorskip("axe_core_python", reason="axe is not installed (make setup installs it)")
+selenium = pytest.importorskip("selenium", reason="selenium is not installed (make setup installs it)")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 _AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 _PICTURES = str.maketrans({"\x00": "\u2400", "\x07": "\u2407"})
