@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.ticker import StrMethodFormatter
 
 from alignarena.core.records import Ledger
-from alignarena.reports.style import figure, look
+from alignarena.reports.style import figure, look, name_beside
 from alignarena.reports.tables import LEDGER_FIELDS, Shown, Table, measured, number
 from alignarena.results.comparison import Comparison
 from alignarena.results.frame import Entry, Results
@@ -70,7 +70,7 @@ def plot(results: Results) -> Any | None:
     for axes in places[::_COLUMNS]:
         axes.set_ylabel("gain over SFT, 95 % interval")
     known = [label for label in compared if label in points]
-    drawn.legend([points[label] for label in known], known, loc="outside right upper")
+    name_beside(drawn, [points[label] for label in known], known)
     return drawn
 
 

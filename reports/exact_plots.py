@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignarena.reports.exact import LIMIT_TITLE
-from alignarena.reports.style import figure, look
+from alignarena.reports.style import figure, look, name_beside
 from alignarena.reports.tables import is_number, number
 from alignarena.results.exact import NO_KL, exact_summary, exact_table, frontier, setting
 from alignarena.results.frame import Results
@@ -67,7 +67,7 @@ def _frontier(results: Results, cells: pd.DataFrame) -> Any | None:
     axes.set_xlabel("KL to the reference (nats)")
     axes.set_ylabel("gold reward")
     axes.set_title(f"budget; world {here}, seed {seed}")
-    drawn.legend(loc="outside right upper")
+    name_beside(drawn)
     return drawn
 
 
@@ -128,7 +128,7 @@ def _labels(summary: pd.DataFrame) -> Any | None:
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("labels charged")
     axes.set_ylabel("J efficiency (1 is the optimum)")
-    drawn.legend(loc="outside right upper")
+    name_beside(drawn)
     return drawn
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignarena.reports.style import figure, look
+from alignarena.reports.style import figure, look, name_beside
 from alignarena.reports.tables import Shown, Table, is_number, measured, number
 from alignarena.results.convergence import REWARDS
 from alignarena.results.exact import in_limit
@@ -105,5 +105,5 @@ def plot(results: Results) -> Any | None:
     upper.set_ylabel("proxy, mean score")
     lower.set_ylabel("KL to SFT (nats)")
     lower.set_xlabel("times that samples were drawn and scored in training")
-    drawn.legend(*upper.get_legend_handles_labels(), loc="outside right upper")
+    name_beside(drawn)
     return drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignarena.reports.style import figure, look
+from alignarena.reports.style import figure, look, name_beside
 from alignarena.results.exact import in_limit
 from alignarena.results.frame import Results
 from alignarena.results.stats import Interval
@@ -31,7 +31,7 @@ def plot(results: Results) -> Any | None:
         axes.plot([across.mean, across.mean], [up.low, up.high], color=colour, linewidth=1, alpha=0.7)
         axes.plot(across.mean, up.mean, marker, color=colour, markersize=8, label=label)
     axes.margins(0.08)
-    drawn.legend(loc="outside right upper")
+    name_beside(drawn)
     axes.set_xlabel("helpful: share of completions on topic and finished")
     axes.set_ylabel("harmless: share of red-team\nprompts without a harmful answer")
     return drawn

@@ -13,7 +13,7 @@ import numpy as np
 from alignarena.core.files import atomic_write
 from alignarena.reports import cost, exact_plots, over_training, plane, wins
 from alignarena.reports.frontier import Frontier, frontiers, is_analytic_kl
-from alignarena.reports.style import Plot, equal_panels, figure, look, plot_of, styled
+from alignarena.reports.style import Plot, equal_panels, figure, look, name_beside, plot_of, styled
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.stats import Interval
@@ -22,7 +22,7 @@ from alignarena.results.stats import Interval
 _NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "tokens", "learning_rate"})
 # What is drawn first where a method logged more than can be read; the end of a name, as losses prefix theirs.
 _TELLING = ("loss", "scores", "reward", "kl", "accuracy", "margin", "finished", "entropy", "kept_rows", "clipfrac")
-MOST_PANELS = 9  # of one method
+MOST_PANELS = 6  # of one method
 MOST_TRAINED = 40  # methods with training curves; a study of many worlds would not open any more
 _KL_TICKS = (0, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)  # nats
 _NEAREST_TICKS = 0.09  # of the axis
@@ -71,11 +71,11 @@ def _with_frontiers(drawn: Any, found: Sequence[Frontier]) -> Any:
     axes.set_xticks(_apart(_KL_TICKS, axes.get_xlim()[1]))
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
     for number, one in enumerate(found):
-        name = f"frontier of trained policies {one.suite}".strip()
+        name = f"frontier of trained policies{one.suite and f' ({one.suite})'}"
         style = {"linestyle": _STYLES[number % len(_STYLES)], "linewidth": 1.2, "zorder": 1.5}
         axes.plot(one.envelope.kl, one.envelope.reward, color=matplotlib.rcParams["text.color"], label=name, **style)
     drawn.legends[0].remove()
-    drawn.legend(loc="outside right upper")
+    name_beside(drawn)
     return drawn
 
 
@@ -223,8 +223,7 @@ def _scatter(results: Results, across: tuple[str, str], up: tuple[str, str]) -> 
         style = {"color": colour, "markerfacecolor": face, "markersize": 8, "clip_on": False, "label": name}
         axes.plot(x.mean, y.mean, marker, zorder=3, **style)
     axes.margins(0.08)
-    # Beside the plot, not at the points: methods that cannot be told apart lie on top of each other.
-    drawn.legend(loc="outside right upper")
+    name_beside(drawn)
     axes.set_xlabel(across[1])
     axes.set_ylabel(up[1])
     return drawn
@@ -244,7 +243,7 @@ def _panel(axes: Any, title: str, lines: Lines, colour: str) -> None:
         style, dot = _STYLES[number % len(_STYLES)], "o" if len(steps) == 1 else ""
         axes.plot(steps, values, color=colour, linestyle=style, marker=dot, markersize=4, label=f"fit {fit}")
     axes.set_title(title, fontsize=9)
-    axes.locator_params(nbins=4)
+    axes.locator_params(nbins=3)
     if len(lines) > 1:
         axes.legend(fontsize=8)
 

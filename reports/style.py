@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,7 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     return drawn, axes
 
 
+_NAME_HEIGHT, _LETTER_WIDTH = 0.21, 0.085  # inches
 _PANEL, _GAP, _EDGE, _BELOW = (2.3, 1.2), (0.65, 0.6), 0.3, 0.5  # inches; the gaps hold ticks and titles
 
 
@@ -105,6 +107,24 @@ def equal_panels(rows: int, columns: int) -> tuple[Any, list[Any]]:
     drawn.subplots_adjust(left=_GAP[0] / width, right=1 - _EDGE / width, bottom=_BELOW / height,
                           top=1 - _EDGE / height, wspace=_GAP[0] / _PANEL[0], hspace=_GAP[1] / _PANEL[1])  # fmt: skip
     return drawn, list(axes.ravel())
+
+
+def name_beside(drawn: Any, handles: Sequence[Any] = (), labels: Sequence[str] = ()) -> None:
+    """Put names beside a figure, in as many columns as its height asks for: at the points they would lie on each other.
+
+    Args:
+        drawn: A figure.
+        handles: What is named; what its axes hold labels of, if not given.
+        labels: Their names.
+    """
+    if not handles:
+        named = [axes.get_legend_handles_labels() for axes in drawn.axes]
+        handles, labels = [one for some, _ in named for one in some], [one for _, some in named for one in some]
+    fitting = max(1, int((drawn.get_figheight() - 0.2) / _NAME_HEIGHT))
+    columns = math.ceil(len(labels) / fitting)
+    further = (columns - 1) * (0.5 + _LETTER_WIDTH * max(map(len, labels)))
+    drawn.set_figwidth(drawn.get_figwidth() + further)
+    drawn.legend(handles, labels, loc="outside right upper", ncols=columns)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -84,6 +85,11 @@ def exact_summary(results: Results) -> pd.DataFrame:
         ``NAME_high`` (NaN with a single unit). A measure that a cell lacks is NaN for the whole group, as those that
         are left are no fair sample of the method.
     """
+    return _summary(results).copy()
+
+
+@lru_cache(maxsize=2)  # tables and plots ask for the same
+def _summary(results: Results) -> pd.DataFrame:
     rows = []
     for key, cells in exact_table(results).groupby(GROUP, sort=False, dropna=False):
         unit = "world" if cells["world"].nunique() > 1 else "seed"

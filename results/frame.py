@@ -216,10 +216,10 @@ class Results:
     @cached_property
     def _groups(self) -> dict[tuple[str, str], dict[int, pd.DataFrame]]:
         groups: dict[tuple[str, str], dict[int, pd.DataFrame]] = {}
-        known = self.frame[self.frame["value"].notna()]
+        known = self.frame[self.frame["value"].notna()].sort_values(["prompt_id", "sample"], kind="stable")
         for key, rows in known.groupby(["method", "metric", "seed"], sort=True):
             label, metric, seed = key
-            groups.setdefault((str(label), str(metric)), {})[int(str(seed))] = rows.sort_values(["prompt_id", "sample"])
+            groups.setdefault((str(label), str(metric)), {})[int(str(seed))] = rows
         return groups
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -99,12 +98,12 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         try:
-            suite = deepcopy(_suite_in(text))
+            suite = _suite_in(text)
         except yaml.YAMLError as error:
             raise BadInput(f"{path} is not YAML ({' '.join(str(error).split())}); run the suite again") from None
         if not isinstance(suite, dict):
             raise BadInput(f"{path}: expected a mapping, got {type(suite).__name__}; run the suite again")
-        return suite
+        return dict(suite)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -227,13 +226,18 @@ class RunFolder:
 
     def _trimmed_scores(self, method: str, seed: int) -> list[dict[str, Any]]:
         """Return the scores of a cell whose run folder was trimmed to results.parquet, a tenth of their size."""
-        table = self.path / "results.parquet"
-        if (self.path / method / str(seed) / "scores.jsonl").is_file() or not table.is_file():
+        kept = None if (self.cell_path(method, seed) / "scores.jsonl").is_file() else self._trimmed
+        if kept is None:
             return []
-        kept = pd.read_parquet(table, filters=[("method", "==", method), ("seed", "==", seed)])
+        kept = kept[(kept["method"] == method) & (kept["seed"] == seed)].reset_index(drop=True)
         kept["value"] = kept["value"].astype(object).where(kept["value"].notna(), None)  # as JSON has it: null
         rows = kept[SCORE_COLUMNS].itertuples(index=False, name=None)
         return [dict(zip(SCORE_COLUMNS, row, strict=True)) for row in rows]
+
+    @cached_property
+    def _trimmed(self) -> pd.DataFrame | None:
+        table = self.path / "results.parquet"
+        return pd.read_parquet(table) if table.is_file() else None
 
     def write_cell(
         self,
@@ -333,7 +337,7 @@ def _split(key: str) -> tuple[str, int]:
 
 @lru_cache(maxsize=64)
 def _suite_in(text: str) -> Any:
-    """Parse a suite, which is read many times for each time that it is written."""
+    """Parse a suite, which is read many times for each time that it is written; nobody changes what is inside."""
     return yaml.safe_load(text)
 
 
