@@ -30,7 +30,7 @@ class ShownResults(Results):
     def __repr__(self) -> str:
         """Return what ``alignarena run`` prints at its end."""
         text = io.StringIO()
-        print_results(self, Console(file=text, width=120, force_jupyter=False))
+        print_results(self, Console(file=text, width=120, color_system=None, force_jupyter=False))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def _repr_html_(self) -> str:
