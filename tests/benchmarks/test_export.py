@@ -84,6 +84,21 @@ def test_the_command_writes_a_folder_with_its_card(
     assert "not an empty folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("merge", [True, False])
+def test_the_code_on_the_card_loads_the_policy_and_how_it_samples(
+    finished_tiny_run: Any, tmp_path: Path, merge: bool
+) -> None:
+    to = export(finished_tiny_run.folder, "dpo", 0, tmp_path / "dpo", merge)
+    _, _, section = (to / "README.md").read_text().partition("## How to load it\n\n")
+    code = "\n".join(line[4:] for line in section.partition("\n\n")[0].splitlines())
+    known: dict[str, Any] = {}
+    exec(code.replace('"DIR"', repr(str(to))), known)
+    used = known["model"].generation_config
+    assert (used.max_new_tokens, used.do_sample, used.top_k) == (11, True, 0)
+    prompt = known["tokenizer"]("great", return_tensors="pt")
+    assert known["model"].generate(**prompt).shape[1] > prompt["input_ids"].shape[1]
+
+
 def test_a_recipe_is_exported_with_the_policy_inside(finished_tiny_run: Any, ours: Logps, tmp_path: Path) -> None:
     to = export(finished_tiny_run.folder, "best_of_n", 0, tmp_path / "best", merge=True)
     recipe = read_json(to / "recipe.json")

@@ -88,10 +88,11 @@ def test_conversations_become_text(run_folders: ModuleType, tmp_path: Path) -> N
     folder = run_folders.quickstart(tmp_path / "run", methods=("sft",))
     talk = [("user", "Hi"), ("assistant", "Yes?"), ("user", "So")]
     prompt = [{"role": role, "content": said} for role, said in talk]
-    folder.write_cell("sft", 0, completions=[{**row, "prompt": prompt} for row in folder.read_cell("sft", 0).completions])
+    rows = folder.read_cell("sft", 0).completions
+    folder.write_cell("sft", 0, completions=[{**row, "prompt": prompt} for row in rows])
     export_results(folder.path, "alpaca_eval", tmp_path / "to")
-    rows = read_json(tmp_path / "to" / "sft-0" / "model_outputs.json")
-    assert {row["instruction"] for row in rows} == {"user: Hi\n\nassistant: Yes?\n\nuser: So"}
+    written = read_json(tmp_path / "to" / "sft-0" / "model_outputs.json")
+    assert {row["instruction"] for row in written} == {"user: Hi\n\nassistant: Yes?\n\nuser: So"}
 
 
 def test_what_is_not_there_is_not_exported(run_folders: ModuleType, finished_run: RunFolder, tmp_path: Path) -> None:
