@@ -21,6 +21,7 @@ from alignarena.results.convergence import Rise, last_rise
 
 State = Literal["DONE", "FAILED", "RUNNING", "WAITING"]
 SCORE_COLUMNS = ["prompt_id", "sample", "evaluator", "metric", "value"]
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML was built with it
 _CURVES = ("frontier.json",)  # in RUN/extra, but no table: alignarena.results.exact reads it
 FRAME_COLUMNS = ["suite", "method", "seed", *SCORE_COLUMNS, "cluster"]
 
@@ -338,12 +339,12 @@ def _split(key: str) -> tuple[str, int]:
 @lru_cache(maxsize=64)
 def _suite_in(text: str) -> Any:
     """Parse a suite, which is read many times for each time that it is written; nobody changes what is inside."""
-    return yaml.safe_load(text)
+    return yaml.load(text, _LOADER)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        return dict(yaml.load(path.read_text(encoding="utf-8"), _LOADER) or {})
     except FileNotFoundError:
         return {}
     except yaml.YAMLError as error:
