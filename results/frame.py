@@ -18,7 +18,7 @@ from alignarena.core.records import Ledger
 from alignarena.results import leaderboard, stats
 from alignarena.results.comparison import Comparison
 from alignarena.results.convergence import Rise
-from alignarena.results.stats import Interval, Sample
+from alignarena.results.stats import Difference, Interval, Sample
 from alignarena.results.store import Cell, RunFolder, tidy
 
 BASELINE = "sft"
@@ -101,7 +101,7 @@ class Results:
         """The labels of all methods, in the suite's order."""
         return list(self.entries)
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics that were scored."""
         return sorted(self.frame["metric"].unique())
@@ -182,7 +182,10 @@ class Results:
                 f"{a} and {b} have no finished seed with {metric!r} on the same prompts in {self._where}; finish the "
                 "run or choose another metric"
             )
-        found = stats.paired_difference(differences)
+        known = self._known_differences
+        if (a, b, metric) not in known:
+            known[a, b, metric] = stats.paired_difference(differences)
+        found = known[a, b, metric]
         withheld = ", ".join(f"{one.label} {one.status}" for one in entries if one.status != "DONE")
         prompts = sum(len(values) for values, _ in differences)
         return Comparison(a, b, metric, **vars(found), prompts=prompts, withheld=withheld)
@@ -211,6 +214,10 @@ class Results:
 
     @cached_property
     def _known_intervals(self) -> dict[tuple[str, str], Interval]:
+        return {}
+
+    @cached_property
+    def _known_differences(self) -> dict[tuple[str, str, str], Difference]:
         return {}
 
     @cached_property

@@ -21,7 +21,6 @@ from alignarena.results.convergence import Rise, last_rise
 
 State = Literal["DONE", "FAILED", "RUNNING", "WAITING"]
 SCORE_COLUMNS = ["prompt_id", "sample", "evaluator", "metric", "value"]
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML was built with it
 _CURVES = ("frontier.json",)  # in RUN/extra, but no table: alignarena.results.exact reads it
 FRAME_COLUMNS = ["suite", "method", "seed", *SCORE_COLUMNS, "cluster"]
 
@@ -99,7 +98,7 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         try:
-            suite = _suite_in(text)
+            suite = _parsed(text)
         except yaml.YAMLError as error:
             raise BadInput(f"{path} is not YAML ({' '.join(str(error).split())}); run the suite again") from None
         if not isinstance(suite, dict):
@@ -336,15 +335,15 @@ def _split(key: str) -> tuple[str, int]:
     return method, int(seed)
 
 
-@lru_cache(maxsize=64)
-def _suite_in(text: str) -> Any:
-    """Parse a suite, which is read many times for each time that it is written; nobody changes what is inside."""
-    return yaml.load(text, _LOADER)
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """Parse YAML; a suite is read many times, and a method's seeds share a config. Nobody changes what is inside."""
+    return yaml.safe_load(text)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        return dict(yaml.load(path.read_text(encoding="utf-8"), _LOADER) or {})
+        return dict(_parsed(path.read_text(encoding="utf-8")) or {})
     except FileNotFoundError:
         return {}
     except yaml.YAMLError as error:

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from matplotlib import pyplot
 
 from alignarena.results.store import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed() -> Iterator[None]:
+    """Close what a test drew and only looked at."""
+    yield
+    pyplot.close("all")
 
 
 @pytest.fixture(scope="session")
