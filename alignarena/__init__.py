@@ -10,13 +10,13 @@ from alignarena.core.errors import RunFailed
 from alignarena.core.registry import method
 
 if TYPE_CHECKING:
-    from alignarena.results.frame import Results
+    from alignarena.reports.notebook import ShownResults
 
 __version__ = "0.3.0"
 __all__ = ["Lab", "Task", "__version__", "load_results", "method", "run"]
 
 
-def run(suite: str, **overrides: Any) -> Results:
+def run(suite: str, **overrides: Any) -> ShownResults:
     """Run a suite, write its report and return its results; the same as ``alignarena run SUITE``.
 
     Args:
@@ -30,7 +30,6 @@ def run(suite: str, **overrides: Any) -> Results:
     """
     from alignarena.benchmarks.study import run as run_suite
     from alignarena.reports.page import write_report
-    from alignarena.results.frame import load_results as load
 
     folder, failed = run_suite(suite, **overrides)
     write_report([folder])
@@ -38,11 +37,18 @@ def run(suite: str, **overrides: Any) -> Results:
         cells = [one for one in failed if os.path.isdir(os.path.join(folder, one))]  # not whole variants, with reasons
         said = f"see FAILED in {folder}/{cells[0]}" if cells else "put that right"
         raise RunFailed(f"{', '.join(failed)} failed; {said}, then run again")
-    return load(str(folder))
+    return load_results(str(folder))
 
 
-def load_results(*run_dirs: str) -> Results:
-    """Read one or more run folders, complete or not; a study's folder stands for those of its variants."""
-    from alignarena.results.frame import load_results as load
+def load_results(*run_dirs: str) -> ShownResults:
+    """Read one or more run folders, complete or not; a study's folder stands for those of its variants.
 
-    return load(*run_dirs)
+    What comes back shows its leaderboard and draws the report's plots: ``r.frame``, ``r.leaderboard()``,
+    ``r.compare("ppo", "dpo")``, ``r.plot_frontier()`` (``docs/tour.ipynb``).
+
+    Raises:
+        BadInput: A folder is no run folder, or none was given.
+    """
+    from alignarena.reports.notebook import ShownResults
+
+    return ShownResults.load(*run_dirs)

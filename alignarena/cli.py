@@ -9,9 +9,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from alignarena.core.errors import AlignArenaError, BadInput, nearest
+from alignarena.arguments import Parser, names, seeds, setting
+from alignarena.core.errors import AlignArenaError, BadInput
 from alignarena.core.files import dump_json
 from alignarena.listing import LISTS, print_table
 
@@ -52,20 +53,8 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line that name the nearest valid word."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message} (see {self.prog} --help)")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            known = nearest(str(value), map(str, action.choices))
-            raise argparse.ArgumentError(None, f"unknown {action.dest} {value!r}{known}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="alignarena", description="Head-to-head comparisons of LLM alignment methods.")
+    parser = Parser(prog="alignarena", description="Head-to-head comparisons of LLM alignment methods.")
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
 
     def add(name: str, verb: Callable[[argparse.Namespace], int], about: str, example: str) -> argparse.ArgumentParser:
@@ -88,10 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         "suite", help="a built-in name (alignarena list suites) or the path of a .yaml file; STUDY/VARIANT for a part"
     )
     one.add_argument("--out", metavar="DIR", help="run folder (default: runs/SUITE)")
-    one.add_argument("--methods", type=_names, metavar="A,B", help="only these: names, or paths of method files")
-    one.add_argument("--seeds", type=_seeds, metavar="0,1", help="instead of the suite's seeds")
+    one.add_argument("--methods", type=names, metavar="A,B", help="only these: names, or paths of method files")
+    one.add_argument("--seeds", type=seeds, metavar="0,1", help="instead of the suite's seeds")
     one.add_argument(
-        "--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
+        "--set", nargs="+", action="extend", default=[], type=setting, metavar="KEY=VALUE",
         help="override the suite: method.dpo.beta=0.3, sft.learning_rate=1e-4",
     )  # fmt: skip
     one.add_argument(
@@ -102,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("score", _score, "score stored completions again; never samples", "score runs/quickstart")
     one.add_argument("run_dir", metavar="RUN_DIR")
-    one.add_argument("--evaluators", type=_names, metavar="A,B", help="instead of the suite's evaluators")
+    one.add_argument("--evaluators", type=names, metavar="A,B", help="instead of the suite's evaluators")
     one.add_argument("--judge", metavar="JUDGE", help=f"let a judge compare with SFT's completions: {_JUDGES}")
     _add_judge_settings(one)
 
@@ -159,30 +148,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_judge_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
+        "--set", nargs="+", action="extend", default=[], type=setting, metavar="KEY=VALUE",
         help="a field of the judge: base_url=http://127.0.0.1:8000/v1, max_cost=2, pointwise=true",
     )  # fmt: skip
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError(f"{text!r} names nothing; write a,b")
-    return names
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(seed) for seed in _names(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 0,1") from None
-
-
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as method.dpo.beta=0.3")
-    return key, value
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ _CAPTIONS = {
     "exact-labels": "J efficiency against labels, one line a method",
     "exact-segments": "J efficiency of each method under return and under regret labels of segments",
 }
+NAMES = tuple(_CAPTIONS)
 
 
 def draw(results: Results) -> Iterator[tuple[str, str, Any]]:

@@ -15,7 +15,7 @@ from alignarena.reports.tracks import tracks
 from alignarena.results.frame import Results
 
 # What fits a terminal, and what is left out of a narrow one; the page and the CSV have the rest.
-_SHOWN = ("method", "gold_reward", "gold_vs_sft", "verdict_vs_sft", "on_topic", "win_rate", "kl", "seconds")
+SHOWN = ("method", "gold_reward", "gold_vs_sft", "verdict_vs_sft", "on_topic", "win_rate", "kl", "seconds")
 _WIDE_ONLY = ("gold_reward", "on_topic", "seconds")
 _WIDE = 110
 _WITH_INTERVAL = "gold vs SFT"
@@ -45,7 +45,7 @@ def print_results(results: Results, console: Console | None = None) -> None:
 
 def print_leaderboard(results: Results, console: Console) -> None:
     """Print the leaderboard's main columns and what its verdicts are about."""
-    names = [name for name in _SHOWN if console.width >= _WIDE or name not in _WIDE_ONLY]
+    names = [name for name in SHOWN if console.width >= _WIDE or name not in _WIDE_ONLY]
     for track in tracks(results, [column for column in READ if column.name in names]):
         if track.title:
             console.print(Text(track.title, style="bold"))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -88,6 +88,13 @@ class Results:
         self.folders = list(folders)
         self.given = [Path(path) for path in given] or [folder.path for folder in self.folders]
         self.entries: dict[str, Entry] = {entry.label: entry for entry in _entries(self.folders)}
+
+    @classmethod
+    def load(cls, *run_dirs: str | Path) -> Self:
+        """Read run folders; arguments and errors as those of :func:`load_results`."""
+        if not run_dirs:
+            raise BadInput("no run folder given; name one that `alignarena run` wrote (runs/NAME)")
+        return cls([folder for path in run_dirs for folder in run_folders(path)], run_dirs)
 
     @property
     def methods(self) -> list[str]:
@@ -226,9 +233,7 @@ def load_results(*run_dirs: str | Path) -> Results:
     Raises:
         BadInput: A folder is no run folder, or none was given.
     """
-    if not run_dirs:
-        raise BadInput("no run folder given; name one that `alignarena run` wrote (runs/NAME)")
-    return Results([folder for path in run_dirs for folder in run_folders(path)], run_dirs)
+    return Results.load(*run_dirs)
 
 
 def run_folders(path: str | Path) -> list[RunFolder]:

@@ -19,6 +19,16 @@ from alignarena.results.store import Cell, RunFolder
 Form = Literal["stored", "adapter", "model"]  # beside a cell, or as it was exported
 _LICENCES = {"smollm2-135m-instruct": "apache-2.0"}  # of what a policy inherits, where it is known
 _ON_THE_HUB = {"hh-rlhf": "Anthropic/hh-rlhf"}  # datasets by their names in a suite
+_CODE = {
+    "model": """    from transformers import AutoModelForCausalLM, AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained("DIR")
+    model = AutoModelForCausalLM.from_pretrained("DIR")""",
+    "adapter": """    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer, GenerationConfig
+    tokenizer = AutoTokenizer.from_pretrained("DIR")
+    model = AutoPeftModelForCausalLM.from_pretrained("DIR")
+    model.generation_config = GenerationConfig.from_pretrained("DIR")""",
+}
 _VERDICTS = ("gold", "win")  # what a policy's difference to SFT is told of
 
 
@@ -83,13 +93,7 @@ def _loading(form: Form, folder: RunFolder, cell: Cell) -> str:
 
     alignarena export {' '.join(printable(str(folder.path)).split())} {cell.method} {cell.seed} --to DIR"""
     else:
-        library, name = ("peft", "AutoPeft") if form == "adapter" else ("transformers", "Auto")
-        how = f"""    from {library} import {name}ModelForCausalLM
-    from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained("DIR")
-    model = {name}ModelForCausalLM.from_pretrained("DIR")
-
-The chat template puts a prompt as training did; the generation config samples as evaluation did."""
+        how = f"{_CODE[form]}\n\nThe chat template puts a prompt as training did; the generation config samples as then."
     if form == "adapter":
         how += f" The adapter belongs to the base model that its configuration names ({_plain(_base(folder))})."
     return _recipe(folder, cell) + how

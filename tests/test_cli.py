@@ -15,7 +15,8 @@ from alignarena.core.errors import RunFailed
 from alignarena.core.files import write_json, write_jsonl
 from alignarena.core.records import Ledger
 
-VERBS = ("list", "run", "score", "report", "compare", "validate-judge", "new-method", "doctor")
+VERBS = ("list", "run", "watch", "score", "report", "export", "export-results", "compare", "validate-judge",
+         "new-method", "doctor")  # fmt: skip
 TENSORS = "[name for name in ('torch', 'transformers', 'trl', 'peft', 'accelerate') if name in sys.modules]"
 
 
@@ -48,6 +49,11 @@ def _fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["score", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["compare", "nowhere", "dpo", "sft"], "nowhere is not a folder"),
+        (["watch", "nowhere"], "nowhere is not a folder"),
+        (["export", "nowhere", "dpo", "0", "--to", "x"], "nowhere is not a folder"),
+        (["export", "nowhere", "dpo", "zero", "--to", "x"], "invalid int value: 'zero'"),
+        (["export", "nowhere", "dpo", "0"], "required: --to"),
+        (["export-results", "nowhere", "alpaca", "--to", "x"], "unknown format 'alpaca'; did you mean 'alpaca_eval'?"),
         (["new-method", "dpo"], "'dpo' is already registered by alignarena.methods.dpo"),
         (["new-method", "my-method"], "'my-method' is not a lower-case Python name"),
     ],

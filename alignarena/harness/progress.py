@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,14 +35,14 @@ class Stage:
         self._bars, self._task, self._note = bars, task, note
         self.name, self.total, self.done = name, total, 0.0
         self.tokens, self._start = 0, time.perf_counter()
-        self._noted = -NOTED_EVERY
+        self._noted = -math.inf
 
     def advance(self, steps: float = 1, tokens: int = 0) -> None:
         """Count steps towards the stage's total, and tokens for its rate."""
         self.done += steps
         self.tokens += tokens
-        if self._note is not None and time.monotonic() - self._noted >= NOTED_EVERY:
-            self._noted = time.monotonic()
+        if self._note is not None and (now := time.monotonic()) - self._noted >= NOTED_EVERY:
+            self._noted = now
             self._note({"stage": self.name, "done": self.done, "total": self.total, "tokens_per_second": self.rate})
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=steps, rate=f"{self.rate:,.0f} tokens/s")

@@ -1,6 +1,7 @@
 """What people see of a stage."""
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -52,3 +53,17 @@ def test_a_silent_process_says_nothing(capsys: pytest.CaptureFixture[str]) -> No
     with StageProgress(silent=True).stage("fit", 1) as stage:
         stage.advance(1, 10)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_stage_is_noted_now_and_then_for_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[dict[str, Any]] = []
+    stages, _ = shown(terminal=False)
+    stages.note = noted.append
+    clock = iter([0.0, 1.0, 2.5, 3.0])  # when each step ends
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with stages.stage("fit DPOLoss", 4) as stage:
+        for _ in range(4):
+            stage.advance(1, 10)
+    told = [(one["stage"], one["done"], one["total"]) for one in noted]
+    assert told == [("fit DPOLoss", 1, 4), ("fit DPOLoss", 3, 4)]
+    assert all(one["tokens_per_second"] > 0 for one in noted)
