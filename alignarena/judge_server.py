@@ -53,11 +53,11 @@ def serve(
     sitting = Sitting(draw(folder, methods), person)
     with _alone(person):
         server = PageServer.at_address(folder, sitting, judge_page(folder.name, person.name), person.name, port)
-        with server.running():
-            print(f"{person.name} judges {folder.name} at {server.url}")
+        with server.running() as url:
+            print(f"{person.name} judges {folder.name} at {url}")
             print("Ctrl-C ends it and counts the verdicts.", flush=True)
             if show:
-                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
             _wait(sitting)
 
 
@@ -118,8 +118,8 @@ class PageServer(ThreadingHTTPServer):
                 return cls(sitting, page, last["token"], last["port"])
         try:
             server = cls(sitting, page, secrets.token_urlsafe(24), port)
-        except OSError as error:
-            raise BadInput(f"port {port}: {error.strerror}; choose another, or leave --port out") from None
+        except (OSError, OverflowError) as error:
+            raise BadInput(f"port {port}: {error}; choose another, or leave --port out") from None
         write_json(noted, {"port": server.server_port, "token": server.token})
         return server
 
@@ -129,12 +129,12 @@ class PageServer(ThreadingHTTPServer):
         return f"http://{_HERE}:{self.server_port}/{self.token}/"
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Serve until the block ends."""
+    def running(self) -> Iterator[str]:
+        """Serve until the block ends; its value is the address."""
         thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
-            yield
+            yield self.url
         finally:
             self.shutdown()
             self.server_close()
