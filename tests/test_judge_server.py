@@ -88,8 +88,8 @@ def test_this_machine_by_name_is_no_other_host(server: PageServer) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"garbage", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b'{"pair": "x"}', b'{"pair": "x", "verdict": "first"}',
-        b'{"pair": ["x"], "verdict": {}}', b'{"pair": "x", "verdict": "first"}' * 400,
+        b"", b"garbage", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b'{"pair": "x"}',
+        b'{"pair": "x", "verdict": "first"}', b'{"pair": ["x"], "verdict": {}}', b'{"pair": "x", "verdict": "first"}' * 400,
     ],
 )  # fmt: skip
 def test_garbage_is_refused_and_nothing_is_noted(server: PageServer, run: RunFolder, body: bytes) -> None:
