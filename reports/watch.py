@@ -23,7 +23,7 @@ from alignarena.results.store import RunFolder, State
 EVERY = 2.0  # seconds between two looks
 SILENT_AFTER = 300.0  # seconds without a note after which a cell under way may be dead
 _LAST = ("loss", *REWARDS)  # of a training curve
-_STYLES: Mapping[State, str] = {"DONE": "green", "FAILED": "red", "RUNNING": "cyan", "WAITING": "dim"}
+_STYLES: Mapping[State, str] = {"RUNNING": "cyan", "FAILED": "red", "WAITING": "dim", "DONE": "green"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def watch(run_dir: str | Path, once: bool = False, console: Console | None = Non
     with Live(console=console, auto_refresh=False) as live:
         while True:
             lines = look(run_dir)
-            live.update(_table(lines), refresh=True)
+            live.update(_table(lines, console.height), refresh=True)
             if _ended(lines):
                 return _status(lines)
             time.sleep(EVERY)
@@ -156,9 +156,14 @@ def _summary(lines: Sequence[Line]) -> str:
     return f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
-def _table(lines: Sequence[Line]) -> Table:
-    table = Table("cell", "state", "", box=None, header_style="bold", pad_edge=False, caption=_summary(lines))
-    for line in lines:
+def _table(lines: Sequence[Line], height: int) -> Table:
+    """Return what fits a screen: what runs before what failed, waits or is done."""
+    order = sorted(lines, key=lambda line: list(_STYLES).index(line.state))
+    room = max(1, height - 4)
+    table = Table("cell", "state", "", box=None, header_style="bold", pad_edge=False, title=_summary(lines))
+    for line in order[:room]:
         state = Text(line.state, style=_STYLES[line.state])
         table.add_row(Text(line.name), state, Text(line.said, overflow="ellipsis", no_wrap=True))
+    if len(order) > room:
+        table.add_row(Text(f"and {len(order) - room} more"), "", "")
     return table

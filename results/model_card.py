@@ -93,7 +93,7 @@ def _loading(form: Form, folder: RunFolder, cell: Cell) -> str:
 
     alignarena export {' '.join(printable(str(folder.path)).split())} {cell.method} {cell.seed} --to DIR"""
     else:
-        how = f"{_CODE[form]}\n\nThe chat template puts a prompt as training did; the generation config samples as then."
+        how = f"{_CODE[form]}\n\nIts chat template and generation config put a prompt and sample as evaluation did."
     if form == "adapter":
         how += f" The adapter belongs to the base model that its configuration names ({_plain(_base(folder))})."
     return _recipe(folder, cell) + how

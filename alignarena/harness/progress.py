@@ -14,7 +14,7 @@ import transformers
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-NOTED_EVERY = 2.0  # seconds between two notes of a stage under way
+NOTED_EVERY = 2.0  # seconds between two notes of what is under way
 Note = Callable[[dict[str, Any]], None]
 
 
@@ -27,23 +27,26 @@ def quieten() -> None:
 
 
 class Stage:
-    """One stage under way; ``note`` is told of it now and then."""
+    """One stage under way; whoever is given as ``advanced`` is told of each step."""
 
     def __init__(
-        self, bars: Progress | None, task: TaskID | None, name: str = "", total: float = 0, note: Note | None = None
+        self,
+        bars: Progress | None,
+        task: TaskID | None,
+        name: str = "",
+        total: float = 0,
+        advanced: Callable[[Stage], None] | None = None,
     ) -> None:
-        self._bars, self._task, self._note = bars, task, note
+        self._bars, self._task, self._advanced = bars, task, advanced
         self.name, self.total, self.done = name, total, 0.0
         self.tokens, self._start = 0, time.perf_counter()
-        self._noted = -math.inf
 
     def advance(self, steps: float = 1, tokens: int = 0) -> None:
         """Count steps towards the stage's total, and tokens for its rate."""
         self.done += steps
         self.tokens += tokens
-        if self._note is not None and (now := time.monotonic()) - self._noted >= NOTED_EVERY:
-            self._noted = now
-            self._note({"stage": self.name, "done": self.done, "total": self.total, "tokens_per_second": self.rate})
+        if self._advanced is not None:
+            self._advanced(self)
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=steps, rate=f"{self.rate:,.0f} tokens/s")
 
@@ -65,6 +68,7 @@ class StageProgress:
         self.console = Console(stderr=True, quiet=silent)
         self.cell = ""
         self.note: Note | None = None  # told of the stage under way, for who watches from another process
+        self._noted = -math.inf
         self._bars: Progress | None = None
 
     @contextmanager
@@ -72,7 +76,7 @@ class StageProgress:
         """Show a stage of ``total`` steps; a stage inside another shows below it."""
         title = f"{self.cell} {name}".strip()
         if not self.console.is_terminal:
-            stage = Stage(None, None, name, total, self.note)
+            stage = Stage(None, None, name, total, self._note_now_and_then)
             yield stage
             if stage.seconds >= 1:
                 self.console.print(f"{title}: {stage.seconds:.0f} s, {stage.rate:,.0f} tokens/s", highlight=False)
@@ -86,9 +90,17 @@ class StageProgress:
             self._bars.start()
         task = self._bars.add_task(title, total=total, rate="")
         try:
-            yield Stage(self._bars, task, name, total, self.note)
+            yield Stage(self._bars, task, name, total, self._note_now_and_then)
         finally:
             self._bars.remove_task(task)
             if outermost:
                 self._bars.stop()
                 self._bars = None
+
+    def _note_now_and_then(self, stage: Stage) -> None:
+        """Pass on how far a stage is, seldom enough for the shortest of stages."""
+        if self.note is not None and (now := time.monotonic()) - self._noted >= NOTED_EVERY:
+            self._noted = now
+            self.note(
+                {"stage": stage.name, "done": stage.done, "total": stage.total, "tokens_per_second": stage.rate}
+            )

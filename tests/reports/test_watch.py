@@ -81,7 +81,7 @@ def test_a_failed_cell_that_runs_again_runs(under_way: RunFolder) -> None:
 
 def test_once_prints_and_ends_whatever_runs(under_way: RunFolder) -> None:
     status, lines = _said(under_way.path, once=True)
-    assert status == 0 and lines[-1] == "4 cells: 1 DONE, 1 FAILED, 1 RUNNING, 1 WAITING" and len(lines) == 5
+    assert status == 0 and lines[-1] == "4 cells: 1 RUNNING, 1 FAILED, 1 WAITING, 1 DONE" and len(lines) == 5
 
 
 def test_lines_come_as_things_change_until_all_has_ended(
@@ -92,7 +92,7 @@ def test_lines_come_as_things_change_until_all_has_ended(
     status, lines = _said(under_way.path)
     assert status == 1  # ppo failed
     assert len(lines) == 4 + 1 + 1 + 1 and lines[4].startswith("dpo/0: DONE") and lines[5].startswith("base/0: DONE")
-    assert lines[-1] == "4 cells: 3 DONE, 1 FAILED"
+    assert lines[-1] == "4 cells: 1 FAILED, 3 DONE"
 
 
 def test_a_terminal_gets_one_table_to_the_end(under_way: RunFolder, run_folders: ModuleType) -> None:
@@ -101,6 +101,15 @@ def test_a_terminal_gets_one_table_to_the_end(under_way: RunFolder, run_folders:
     text = io.StringIO()
     assert watch(under_way.path, console=Console(file=text, force_terminal=True, width=100)) == 0
     assert "4 cells: 4 DONE" in text.getvalue()
+
+
+def test_a_small_screen_shows_what_runs(under_way: RunFolder) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as shown:
+        console.print(module._table(look(under_way.path), height=6))
+    rows = [line.split() for line in shown.get().splitlines()]
+    assert [row[0] for row in rows if row] == ["4", "cell", "dpo/0", "ppo/0", "and"]
+    assert rows[-1][:3] == ["and", "2", "more"]
 
 
 def test_a_study_has_not_ended_before_its_last_variant(run_folders: ModuleType, tmp_path: Path) -> None:

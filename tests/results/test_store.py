@@ -86,3 +86,14 @@ def test_damaged_files_are_named(tmp_path: Path, run_folders: ModuleType, name: 
     (tmp_path / name).write_text(text)
     with pytest.raises(BadInput, match=message):
         _ = (folder.suite, folder.status, folder.extra())
+
+
+def test_progress_is_noted_until_a_cell_ends(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.progress("dpo/0") == {}
+    folder.note_progress("dpo/0", {"stage": "fit DPOLoss", "done": 1, "total": 2, "tokens_per_second": 3.0})
+    folder.note_progress("shared/0", {"stage": "fit SFTLoss", "done": 1, "total": 2, "tokens_per_second": 3.0})
+    assert folder.progress("dpo/0")["stage"] == "fit DPOLoss" and folder.progress("dpo/0")["at"] > 0
+    folder.finish_cell("dpo", 0)
+    assert folder.progress("dpo/0") == {} and folder.progress("shared/0")["stage"] == "fit SFTLoss"
+    assert folder.cells() == [("dpo", 0)]  # no note is taken for a cell
