@@ -24,6 +24,7 @@ from alignarena.core.errors import BadInput, RunFailed
 from alignarena.core.files import dump_json, read_json, write_json
 from alignarena.harness.cache import cache_folder
 from alignarena.reports.judge_page import JudgePage, judge_page
+from alignarena.results.frame import STUDY, run_folders
 from alignarena.results.people import Person
 from alignarena.results.store import RunFolder
 
@@ -48,7 +49,7 @@ def serve(
     Raises:
         BadInput: Nothing to judge, no such method, a bad name, a port in use, or the name judges elsewhere already.
     """
-    folder = RunFolder.open(run_dir)
+    folder = _run(run_dir)
     person = Person(folder.path, name or _login())
     sitting = Sitting(draw(folder, methods), person)
     with _alone(person):
@@ -59,6 +60,14 @@ def serve(
             if show:
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
             _wait(sitting)
+
+
+def _run(run_dir: str | Path) -> RunFolder:
+    folders = run_folders(run_dir)
+    if (Path(run_dir) / STUDY).is_file():
+        known = ", ".join(str(folder.path) for folder in folders)
+        raise BadInput(f"{run_dir} is a study; judge one of its runs: {known}")
+    return folders[0]
 
 
 def _login() -> str:

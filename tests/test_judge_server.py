@@ -21,7 +21,7 @@ from alignarena import cli, judge_server
 from alignarena.benchmarks.blind import Sitting, draw
 from alignarena.benchmarks.people import count
 from alignarena.core.errors import BadInput, RunFailed
-from alignarena.core.files import read_json, read_jsonl
+from alignarena.core.files import read_json, read_jsonl, write_json
 from alignarena.core.text import printable
 from alignarena.judge_server import PageServer
 from alignarena.reports.judge_page import judge_page
@@ -89,7 +89,8 @@ def test_this_machine_by_name_is_no_other_host(server: PageServer) -> None:
     "body",
     [
         b"", b"garbage", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b'{"pair": "x"}',
-        b'{"pair": "x", "verdict": "first"}', b'{"pair": ["x"], "verdict": {}}', b'{"pair": "x", "verdict": "first"}' * 400,
+        b'{"pair": "x", "verdict": "first"}', b'{"pair": ["x"], "verdict": {}}',
+        b'{"pair": "x", "verdict": "first"}' * 400,
     ],
 )  # fmt: skip
 def test_garbage_is_refused_and_nothing_is_noted(server: PageServer, run: RunFolder, body: bytes) -> None:
@@ -270,6 +271,12 @@ def test_bad_input_is_one_line(
     assert cli.main(["judge", str(run.path), "--no-open", *options]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_a_study_is_judged_run_by_run(run: RunFolder, tmp_path: Path) -> None:
+    write_json(tmp_path / "study.json", {"name": "s", "variants": ["run"]})
+    with pytest.raises(BadInput, match=r"is a study; judge one of its runs: .*/run$"):
+        judge_server.serve(tmp_path, "ann")
 
 
 def test_the_page_opens_without_torch() -> None:

@@ -77,7 +77,8 @@ def test_agreement_with_the_gold_and_an_ai_judge(run: RunFolder) -> None:
     winners[0] = "b" if winners[0] == "a" else "a"  # one of eight against the gold
     Person(run.path, "ann").add([said(one, "ann", winner) for one, winner in zip(judged, winners, strict=True)])
     ai = [{"prompt_id": one.prompt_id, "sample": one.sample, "evaluator": "judge_x", "metric": "judge_x",
-           "value": {"a": 0.9, "b": 0.2}[winner]} for one, winner in zip(judged[:3], winners, strict=False)]  # fmt: skip
+           "value": 0.9 if winner == "a" else 0.2}
+          for one, winner in zip(judged[:3], winners, strict=False)]  # fmt: skip
     run.write_cell("dpo", 0, scores=[*run.read_cell("dpo", 0).scores, *ai])
     rows = {(row[0], row[1]): row[2:] for row in count(run.path)[2]["rows"]}
     assert set(rows) == {("ann", "gold"), ("ann", "x")}  # people are no judge of people
