@@ -205,7 +205,7 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _judge(args: argparse.Namespace) -> int:
-    from alignarena.judge_server import serve
+    from alignarena.judge_session import serve
 
     serve(args.run_dir, args.judge, args.methods, args.port, show=not args.no_open)
 

@@ -17,9 +17,10 @@ import pytest
 import run_folders
 from judging_process import JudgingProcess, ask
 
-from alignarena import cli, judge_server
-from alignarena.benchmarks.blind import Sitting, draw
+from alignarena import cli, judge_session
+from alignarena.benchmarks.blind import draw
 from alignarena.benchmarks.people import count
+from alignarena.benchmarks.sitting import Sitting
 from alignarena.core.errors import BadInput, RunFailed
 from alignarena.core.files import read_json, read_jsonl, write_json
 from alignarena.core.text import printable
@@ -218,13 +219,13 @@ def test_it_ends_by_itself_when_all_is_judged(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ALIGNARENA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(judge_server, "_GRACE", 0.1)
+    monkeypatch.setattr(judge_session, "_GRACE", 0.1)
     person = Person(run.path, "ann")
     sitting = Sitting(draw(run), person)
     while pairs := sitting.state()["pairs"]:
         for one in pairs:
             sitting.judge(one["pair"], "first")
-    judge_server.serve(run.path, "ann", show=False)
+    judge_session.serve(run.path, "ann", show=False)
     assert "Ctrl-C ends it" in capsys.readouterr().out
 
 
@@ -276,11 +277,11 @@ def test_bad_input_is_one_line(
 def test_a_study_is_judged_run_by_run(run: RunFolder, tmp_path: Path) -> None:
     write_json(tmp_path / "study.json", {"name": "s", "variants": ["run"]})
     with pytest.raises(BadInput, match=r"is a study; judge one of its runs: .*/run$"):
-        judge_server.serve(tmp_path, "ann")
+        judge_session.serve(tmp_path, "ann")
 
 
 def test_the_page_opens_without_torch() -> None:
     loaded = "[name for name in ('torch', 'transformers', 'datasets') if name in sys.modules]"
-    code = f"import sys, alignarena.judge_server; print({loaded})"
+    code = f"import sys, alignarena.judge_session; print({loaded})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
