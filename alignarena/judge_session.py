@@ -17,7 +17,7 @@ from alignarena.benchmarks.sitting import Sitting
 from alignarena.core.errors import BadInput
 from alignarena.judge_server import PageServer
 from alignarena.reports.judge_page import judge_page
-from alignarena.results.frame import STUDY, run_folders
+from alignarena.results.folders import STUDY, run_folders
 from alignarena.results.people import Person
 from alignarena.results.store import RunFolder
 

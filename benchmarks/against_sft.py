@@ -8,7 +8,7 @@ from typing import Any
 from alignarena.core.errors import BadInput
 from alignarena.core.text import prompt_text
 from alignarena.evaluators.judges.pairs import Pair
-from alignarena.results.frame import BASELINE
+from alignarena.results.folders import BASELINE
 from alignarena.results.store import RunFolder
 
 Row = Mapping[str, Any]

@@ -12,7 +12,7 @@ from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, nearest
 from alignarena.core.seeds import generator
 from alignarena.evaluators.judges.pairs import Pair
-from alignarena.results.frame import BASELINE
+from alignarena.results.folders import BASELINE
 from alignarena.results.store import RunFolder
 
 

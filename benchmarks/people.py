@@ -15,7 +15,7 @@ from alignarena.evaluators.judges.files import Labelled
 from alignarena.evaluators.judges.pairs import Answer, Pair
 from alignarena.evaluators.judges.validate import with_people
 from alignarena.results import agreement
-from alignarena.results.frame import BASELINE
+from alignarena.results.folders import BASELINE
 from alignarena.results.people import Person, Verdict, people
 from alignarena.results.store import RunFolder
 

@@ -280,8 +280,8 @@ def test_a_study_is_judged_run_by_run(run: RunFolder, tmp_path: Path) -> None:
         judge_session.serve(tmp_path, "ann")
 
 
-def test_the_page_opens_without_torch() -> None:
-    loaded = "[name for name in ('torch', 'transformers', 'datasets') if name in sys.modules]"
+def test_the_page_opens_at_once() -> None:
+    loaded = "[name for name in ('torch', 'transformers', 'datasets', 'scipy', 'matplotlib') if name in sys.modules]"
     code = f"import sys, alignarena.judge_session; print({loaded})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
