@@ -95,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--judge", metavar="JUDGE", help=f"let a judge compare with SFT's completions: {_JUDGES}")
     _add_judge_settings(one)
 
+    one = add(
+        "judge", _judge, "let people judge a run's completions, blind, on a local page",
+        "judge runs/quickstart --judge ann",
+    )  # fmt: skip
+    one.add_argument("run_dir", metavar="RUN_DIR")
+    one.add_argument("--judge", metavar="NAME", help="whose verdicts they are (default: your login name)")
+    one.add_argument("--methods", type=names, metavar="A,B", help="only these, each against SFT (default: all)")
+    one.add_argument("--port", type=int, default=0, metavar="N", help="where to listen on 127.0.0.1 (default: any)")
+    one.add_argument("--no-open", action="store_true", help="print the address without opening a browser")
+
     one = add("report", _report, "write the report of one or more runs", "report runs/a runs/b --out report")
     one.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     one.add_argument("--out", metavar="DIR", help="report folder (default: RUN_DIR/report)")
@@ -192,6 +202,23 @@ def _score(args: argparse.Namespace) -> int:
         judge(args.run_dir, args.judge, dict(args.set))
     write_report([args.run_dir])
     return _show(load_results(args.run_dir))
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from alignarena.judge_session import serve
+
+    serve(args.run_dir, args.judge, args.methods, args.port, show=not args.no_open)
+
+    from alignarena.benchmarks.people import count  # only now: the page must open at once
+    from alignarena.reports.page import write_report
+
+    tables = count(args.run_dir)
+    for table in tables:
+        print(f"\n{table['title']}")
+        print_table([dict(zip(table["columns"], row, strict=True)) for row in table["rows"]])
+    if tables:
+        print(f"report: {write_report([args.run_dir])}")
+    return 0
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignarena.benchmarks.rescore import stored_bench
-from alignarena.core.errors import BadInput
-from alignarena.evaluators.judges.pairs import Answer, Pair, PairJudge
+from alignarena.benchmarks.against_sft import Row, compared, no_completions, paired
+from alignarena.core.text import prompt_text
+from alignarena.evaluators.judges.pairs import Answer, PairJudge
 from alignarena.evaluators.judges.registry import IN_A_RUN, find_judge
-from alignarena.evaluators.judges.scored import ScorerJudge
-from alignarena.evaluators.labeler import as_text
 from alignarena.results import agreement
 from alignarena.results.frame import BASELINE, run_folders
 from alignarena.results.lineage import compared_model, feedback_roots, model_root, same_family
@@ -48,7 +46,7 @@ class _Judged:
     """One cell under a judge: its rows with what the judge said of each, or why it may not say anything."""
 
     cell: Cell
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     answers: list[Answer]
     withheld: str = ""
 
@@ -82,25 +80,27 @@ def _suspect(answer: Answer) -> bool:
 
 
 def _judge(folder: RunFolder, spec: str, settings: Mapping[str, Any] | None) -> None:
-    done = [folder.read_cell(*cell) for cell in folder.cells() if folder.state(*cell) == "DONE"]
-    baselines = {cell.seed: cell for cell in done if cell.method == BASELINE}
-    cells = [cell for cell in done if cell.method != BASELINE and cell.seed in baselines]
-    if not cells:
-        raise BadInput(f"{folder.path}: a judge compares with SFT's completions; run {BASELINE} and another method")
+    cells = [folder.read_cell(*cell) for cell in compared(folder)]
+    baselines = {seed: folder.read_cell(BASELINE, seed) for seed in sorted({cell.seed for cell in cells})}
     if not any(cell.completions for cell in cells):
-        raise BadInput(f"{folder.path}: no completions are stored here (trimmed results); judge the run they are from")
-    groups = [[cell for cell in cells if cell.seed == seed] for seed in baselines] if spec in IN_A_RUN else [cells]
+        raise no_completions(folder)
+    of_run = spec in IN_A_RUN
+    groups = [[cell for cell in cells if cell.seed == seed] for seed in baselines] if of_run else [cells]
+    everything = [*cells, *baselines.values()]
     judged = list[_Judged]()
     for group in groups:
-        asked = _of_run(folder, spec, done, group[0].seed) if spec in IN_A_RUN else find_judge(spec, settings)
+        asked = _of_run(folder, spec, everything, group[0].seed) if of_run else find_judge(spec, settings)
         judged += _verdicts(asked, group, baselines, folder)
     _write(folder, asked, judged)
 
 
 def _of_run(folder: RunFolder, spec: str, cells: Sequence[Cell], seed: int) -> PairJudge:
     """Return the run's gold or its reward model as a judge, with the rows that it may read."""
+    from alignarena.benchmarks.rescore import stored_bench  # the run's model: other judges do without torch
+    from alignarena.evaluators.judges.scored import ScorerJudge
+
     bench = stored_bench(folder, seed)
-    rows = {(as_text(row["prompt"]), row["completion"]): row for cell in cells for row in cell.completions}
+    rows = {(prompt_text(row["prompt"]), row["completion"]): row for cell in cells for row in cell.completions}
     scorer = bench.given.gold if spec == "gold" else bench.proxy
     return ScorerJudge(spec, scorer, bench.lab, rows)
 
@@ -110,17 +110,11 @@ def _verdicts(
 ) -> list[_Judged]:  # fmt: skip
     """Let a judge compare the completions of all cells at once: one price, one cap."""
     withheld = {id(cell): _withheld(asked, cell, folder) for cell in cells}
-    pairs = {id(cell): [] if withheld[id(cell)] else _pairs(cell, baselines[cell.seed]) for cell in cells}
-    answers = iter(asked.answers([pair for cell in cells for _, pair in pairs[id(cell)]]))
-    return [_Judged(cell, [row for row, _ in pairs[id(cell)]], [next(answers) for _ in pairs[id(cell)]],
+    found = {id(cell): [] if withheld[id(cell)] else paired(cell.completions, baselines[cell.seed].completions)
+             for cell in cells}  # fmt: skip
+    answers = iter(asked.answers([pair for cell in cells for _, pair in found[id(cell)]]))
+    return [_Judged(cell, [row for row, _ in found[id(cell)]], [next(answers) for _ in found[id(cell)]],
                     withheld[id(cell)]) for cell in cells]  # fmt: skip
-
-
-def _pairs(cell: Cell, baseline: Cell) -> list[tuple[dict[str, Any], Pair]]:
-    """Return the rows of a cell with their pairs: its completion, and SFT's of the same prompt and sample."""
-    theirs = {(row["prompt_id"], row["sample"]): row["completion"] for row in baseline.completions}
-    return [(row, Pair(as_text(row["prompt"]), row["completion"], theirs[row["prompt_id"], row["sample"]]))
-            for row in cell.completions if (row["prompt_id"], row["sample"]) in theirs]  # fmt: skip
 
 
 def _withheld(asked: PairJudge, cell: Cell, folder: RunFolder) -> str:

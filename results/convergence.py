@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 REWARDS = ("objective/scores", "reward")  # what losses of this package, and TRL's trainers, call the training reward
 LEVEL = 0.01  # chance of flagging a flat curve
@@ -67,6 +66,8 @@ def reward_curve(metrics: Iterable[Mapping[str, Any]]) -> list[float]:
 
 def rise_of(curve: Sequence[float]) -> Rise:
     """Fit a line to the last third of a curve of at least ``FEWEST_POINTS`` and test whether it rises."""
+    from scipy import stats  # half a second, which who only opens a run folder need not wait
+
     values = np.asarray(curve, dtype=float)
     fitted = max(len(values) // 3, min(len(values) // 2, _FEWEST_FITTED))
     tail = values[-fitted:]

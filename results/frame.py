@@ -13,16 +13,16 @@ import pandas as pd
 
 from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, nearest
-from alignarena.core.files import read_json
 from alignarena.core.records import Ledger
 from alignarena.results import leaderboard, stats
 from alignarena.results.comparison import Comparison
 from alignarena.results.convergence import Rise
+from alignarena.results.folders import BASELINE, STUDY, run_folders
 from alignarena.results.stats import Difference, Interval, Sample
 from alignarena.results.store import Cell, RunFolder, tidy
 
-BASELINE = "sft"
-STUDY = "study.json"  # in the folder of a study: its name, and the folders of its variants in order
+__all__ = ["BASELINE", "STUDY", "Entry", "Results", "Status", "load_results", "run_folders"]
+
 Status = Literal["DONE", "FAILED", "not converged", "RUNNING", "WAITING"]
 
 
@@ -248,25 +248,6 @@ def load_results(*run_dirs: str | Path) -> Results:
         BadInput: A folder is no run folder, or none was given.
     """
     return Results.load(*run_dirs)
-
-
-def run_folders(path: str | Path) -> list[RunFolder]:
-    """Return the run folder at a path; of a study's folder those of its variants that have begun, in order.
-
-    Raises:
-        BadInput: It is no folder that a run wrote, or a study of which nothing has begun.
-    """
-    file = Path(path) / STUDY
-    if not file.is_file():
-        return [RunFolder.open(path)]
-    study = read_json(file)
-    if not isinstance(study, dict) or not isinstance(study.get("variants"), list):
-        raise BadInput(f"{file}: expected an object with a list of variants; run the study again")
-    folders = [RunFolder(Path(path) / str(name)) for name in study["variants"]]
-    begun = [folder for folder in folders if folder.suite]
-    if not begun:
-        raise BadInput(f"{path}: no variant of this study has begun; run the study again")
-    return begun
 
 
 def paired_by_prompt(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:

@@ -213,7 +213,7 @@ class RunFolder:
             state=state,
             outcome=read_json(path / state, {}),
             config=_read_yaml(path / "config.yaml"),
-            completions=read_jsonl(path / "completions.jsonl"),
+            completions=self.completions(method, seed),
             scores=read_jsonl(path / "scores.jsonl") or self._trimmed_scores(method, seed),
             metrics=read_jsonl(path / "metrics.jsonl"),
             charged=Ledger.from_dict(budget.get("charged", {})),
@@ -223,6 +223,10 @@ class RunFolder:
             stages=budget.get("stages", []),
             lineage=frozenset(budget.get("lineage") or ()),
         )
+
+    def completions(self, method: str, seed: int) -> list[dict[str, Any]]:
+        """Read the completions of one cell alone; none where there are none."""
+        return read_jsonl(self.cell_path(method, seed) / "completions.jsonl")
 
     def _trimmed_scores(self, method: str, seed: int) -> list[dict[str, Any]]:
         """Return the scores of a cell whose run folder was trimmed to results.parquet, a tenth of their size."""

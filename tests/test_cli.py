@@ -15,7 +15,7 @@ from alignarena.core.errors import RunFailed
 from alignarena.core.files import write_json, write_jsonl
 from alignarena.core.records import Ledger
 
-VERBS = ("list", "run", "watch", "score", "report", "export", "export-results", "compare", "validate-judge",
+VERBS = ("list", "run", "watch", "score", "judge", "report", "export", "export-results", "compare", "validate-judge",
          "new-method", "doctor")  # fmt: skip
 TENSORS = "[name for name in ('torch', 'transformers', 'trl', 'peft', 'accelerate') if name in sys.modules]"
 

@@ -65,7 +65,7 @@ def validate(judge: PairJudge, path: str | Path) -> dict[str, Any]:
         "judge": judge.name,
         "file": str(path),
         "pairs": len(pairs),
-        **_with_people(judged),
+        **with_people(pairs, judged.answers),
         **_with_itself(judged),
         **_counts(judged.answers),
         "by_strength": _by_strength(judged),
@@ -74,7 +74,9 @@ def validate(judge: PairJudge, path: str | Path) -> dict[str, Any]:
     }
 
 
-def _with_people(judged: _Judged) -> dict[str, Any]:
+def with_people(pairs: list[Labelled], answers: list[Answer]) -> dict[str, Any]:
+    """Return how a judge's answers agree with the majority of the people who labelled each pair; NaN if undefined."""
+    judged = _Judged(pairs, answers)
     agrees = agreement.agreement(judged.probabilities, judged.majorities)
     same = [(side, other) for side, other in zip(judged.sides, judged.majorities, strict=True)
             if side is not None and other is not None]  # fmt: skip
@@ -127,7 +129,7 @@ def _by_strength(judged: _Judged) -> list[dict[str, Any]]:
 
 
 def _baseline(judge: PairJudge, pairs: list[Labelled]) -> dict[str, Any]:
-    found = _with_people(_Judged(pairs, judge.answers([one.pair for one in pairs])))
+    found = with_people(pairs, judge.answers([one.pair for one in pairs]))
     return {"judge": judge.name, **{name: found[name] for name in ("agreement", "agreement_with_ties", "kappa")}}
 
 

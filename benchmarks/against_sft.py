@@ -1,0 +1,39 @@
+"""What a judge compares in a run: completions beside SFT's of the same prompt and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from alignarena.core.errors import BadInput
+from alignarena.core.text import prompt_text
+from alignarena.evaluators.judges.pairs import Pair
+from alignarena.results.folders import BASELINE
+from alignarena.results.store import RunFolder
+
+Row = Mapping[str, Any]
+
+
+def compared(folder: RunFolder) -> list[tuple[str, int]]:
+    """Return (method, seed) of every finished cell whose seed has SFT's completions too, but for SFT's own.
+
+    Raises:
+        BadInput: There is none.
+    """
+    done = [cell for cell in folder.cells() if folder.state(*cell) == "DONE"]
+    found = [(method, seed) for method, seed in done if method != BASELINE and (BASELINE, seed) in done]
+    if not found:
+        raise BadInput(f"{folder.path}: a judge compares with SFT's completions; run {BASELINE} and another method")
+    return found
+
+
+def paired(own: Iterable[Row], baseline: Iterable[Row]) -> list[tuple[Row, Pair]]:
+    """Return rows with their pairs: a is the completion, b SFT's of the same prompt and sample; rows without b go."""
+    theirs = {(row["prompt_id"], row["sample"]): row["completion"] for row in baseline}
+    return [(row, Pair(prompt_text(row["prompt"]), row["completion"], theirs[row["prompt_id"], row["sample"]]))
+            for row in own if (row["prompt_id"], row["sample"]) in theirs]  # fmt: skip
+
+
+def no_completions(folder: RunFolder) -> BadInput:
+    """Return the error that a run holds nothing to judge."""
+    return BadInput(f"{folder.path}: no completions are stored here (trimmed results); judge the run they are from")
