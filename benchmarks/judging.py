@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignarena.benchmarks.rescore import stored_bench
+from alignarena.benchmarks.rescore import feedback, stored_bench
 from alignarena.core.errors import BadInput
+from alignarena.core.lineage import WITHHELD, compared_model, same_family
 from alignarena.evaluators.judges.pairs import Answer, Pair, PairJudge
 from alignarena.evaluators.judges.registry import IN_A_RUN, find_judge
 from alignarena.evaluators.judges.scored import ScorerJudge
 from alignarena.evaluators.labeler import as_text
 from alignarena.results import agreement
 from alignarena.results.frame import BASELINE, run_folders
-from alignarena.results.lineage import compared_model, feedback_roots, model_root, same_family
 from alignarena.results.stats import bootstrap_interval
 from alignarena.results.store import Cell, RunFolder
 
 _COLUMNS = ["method", "seed", "win rate", "low", "high", "swap consistency", "position bias", "unreadable", "missing",
             "suspects", "reason"]  # fmt: skip
-_OWN_FEEDBACK = "its model gave, or wrote, what this method was trained on"
 
 
 def judge(run_dir: str | Path, spec: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -125,10 +124,8 @@ def _pairs(cell: Cell, baseline: Cell) -> list[tuple[dict[str, Any], Pair]]:
 
 def _withheld(asked: PairJudge, cell: Cell, folder: RunFolder) -> str:
     """Return why a judge's verdict on a cell may not stand; a diagnostic claims none."""
-    if asked.role != "verdict" or not asked.model:
-        return ""
-    model_digest = str((folder.provenance.get("model") or {}).get("digest", ""))
-    return _OWN_FEEDBACK if model_root(asked.model) in feedback_roots(cell, folder.suite, model_digest) else ""
+    own = asked.role == "verdict" and asked.lineage & feedback(folder, cell)
+    return WITHHELD if own else ""
 
 
 def _write(folder: RunFolder, asked: PairJudge, judged: Sequence[_Judged]) -> None:

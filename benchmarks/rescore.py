@@ -18,10 +18,10 @@ from alignarena.benchmarks.sweep import Sweep
 from alignarena.core import registry
 from alignarena.core.contract import Judge, Lab, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.errors import BadInput
+from alignarena.core.lineage import compared_model, under_every_name
 from alignarena.evaluators.registry import evaluate
 from alignarena.evaluators.registry import find as find_evaluator
 from alignarena.harness.cache import Cache
-from alignarena.harness.lab import HarnessLab
 from alignarena.results.store import Cell, RunFolder
 
 
@@ -84,6 +84,12 @@ def stored_bench(folder: RunFolder, seed: int) -> Bench:
     return Sweep(plan, folder, cache=_ForScoring()).seed(seed)[1]
 
 
+def feedback(folder: RunFolder, cell: Cell) -> frozenset[str]:
+    """Return the roots of what a stored cell was trained on, the suite's own model under every name it goes by."""
+    model_digest = str((folder.provenance.get("model") or {}).get("digest", ""))
+    return under_every_name(cell.lineage, compared_model(folder.suite), model_digest)
+
+
 class _StoredEvidence:
     """A cell's stored completions. The model is loaded, and stages are read back, only for evaluators that ask."""
 
@@ -96,18 +102,14 @@ class _StoredEvidence:
         return self._sweep.seed(self._cell.seed)[1]
 
     @cached_property
-    def _aligned(self) -> tuple[Policy, HarnessLab, str]:
-        return aligned(*self._sweep.seed(self._cell.seed), self._sweep.methods[self._cell.method])
-
-    @property
     def policy(self) -> Policy:
         """The method's policy: aligned again, every stage from the cache."""
-        return self._aligned[0]
+        return aligned(*self._sweep.seed(self._cell.seed), self._sweep.methods[self._cell.method])[0]
 
     @property
     def lineage(self) -> frozenset[str]:
         """The root scorers and writers of what the policy was trained on."""
-        return frozenset(self._aligned[1].account.lineage)
+        return feedback(self._sweep.folder, self._cell)
 
     @property
     def heldout_reward(self) -> Scorer:
@@ -115,7 +117,7 @@ class _StoredEvidence:
         return self._bench.heldout_reward
 
     @property
-    def labeler(self) -> Judge | Scorer | None:
+    def labeler(self) -> Judge | Scorer:
         """As the bench's."""
         return self._bench.labeler
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, RunFailed
+from alignarena.core.lineage import model_root
 from alignarena.evaluators.judges import reading
 from alignarena.evaluators.judges.endpoint import Endpoint, NoReply, check_address
 from alignarena.evaluators.judges.journal import Entry, Journal
@@ -67,7 +68,7 @@ class ApiJudge:
     @property
     def lineage(self) -> frozenset[str]:
         """The model."""
-        return frozenset({f"model {self.model}"})
+        return frozenset({model_root(self.model)})
 
     @property
     def identity(self) -> str:

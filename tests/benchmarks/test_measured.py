@@ -106,7 +106,7 @@ def test_the_judge_grades_all_but_those_it_taught(measured: Path) -> None:
     assert values(measured, "d_rlaif", "ai_judge") == [None] * 4
     card = json.loads((measured / "provenance.json").read_text())["evaluators"]["ai_judge"]
     assert list(card["withheld"]) == ["d_rlaif/0"]
-    assert "gave the feedback" in (measured / "report" / "index.html").read_text()
+    assert "gave or wrote what this method was trained on" in (measured / "report" / "index.html").read_text()
     budget = json.loads((measured / "d_rlaif" / "0" / "budget.json").read_text())
     assert "labeler" in budget["lineage"] and "vader" not in budget["lineage"]
 
