@@ -6,18 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignarena.benchmarks.scorer_table import bins_table, pairs_of, scorer_table
+from alignarena.benchmarks.scorer_table import bins_table, scorer_table
 from alignarena.core.lineage import WITHHELD
 from alignarena.evaluators.capability import PREFIX
 from alignarena.evaluators.diversity import correlation, distinct
 from alignarena.results.frame import BASELINE, Results
-from alignarena.results.store import Cell, RunFolder
+from alignarena.results.scored_pairs import UNALIGNED, scored_pairs
+from alignarena.results.store import Cell, RunFolder, tidy
 
 
 def write_measured(folder: RunFolder) -> None:
     """Write the tables of a folder's finished cells, and note which of them the AI judge may not judge."""
     cells = [folder.read_cell(*cell) for cell in folder.cells() if folder.state(*cell) == "DONE"]
-    pairs = pairs_of(cells)
+    pairs = scored_pairs(tidy(folder.name, [cell for cell in cells if cell.method not in UNALIGNED]))
     tables = {
         "scorers": scorer_table(pairs),
         "scorer_bins": bins_table(pairs),
