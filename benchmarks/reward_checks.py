@@ -10,9 +10,9 @@ from datasets import Dataset
 
 from alignarena.benchmarks.cell import Bench
 from alignarena.core.contract import Scorer
-from alignarena.results.reward_quality import accuracy
 from alignarena.results.best_of_n import best_of_n_reward
 from alignarena.results.resampling import Floats
+from alignarena.results.reward_quality import accuracy
 
 SPOILT: dict[str, Callable[[str], str]] = {
     "said twice": lambda text: f"{text} {text}",

@@ -40,7 +40,7 @@ class ScoredPairs:
     def known(self, *scorers: str) -> NDArray[np.bool_]:
         """Return of which pairs all of these scorers know both answers (N,)."""
         unknown = np.full(len(self.gold), np.nan)
-        return np.all([~np.isnan(self.differences.get(name, unknown)) for name in scorers], axis=0)
+        return np.asarray(np.all([~np.isnan(self.differences.get(name, unknown)) for name in scorers], axis=0))
 
     def accuracy(self, scorer: str) -> Interval:
         """Return the share of pairs that a scorer orders as gold does, ties half; clusters are resampled."""

@@ -60,5 +60,6 @@ def test_what_was_not_scored_is_not_known() -> None:
 
 
 def test_samples_and_seeds_are_paired_with_their_own() -> None:
-    both = pd.concat([scores(dpo=DPO, ppo=PPO).assign(seed=seed, sample=sample) for seed in (0, 1) for sample in (0, 1)])
+    one = scores(dpo=DPO, ppo=PPO)
+    both = pd.concat([one.assign(seed=seed, sample=sample) for seed in (0, 1) for sample in (0, 1)])
     assert len(scored_pairs(both).gold) == 8
