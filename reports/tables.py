@@ -19,7 +19,7 @@ from alignarena.reports.text import LATEX, MARKDOWN, printable
 from alignarena.results import dropped
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
-from alignarena.results.leaderboard import COLUMNS, INTERVALS, JUDGE, MEANS, judge_metrics
+from alignarena.results.leaderboard import COLUMNS, EQUAL_LENGTH, INTERVALS, JUDGE, MEANS, judge_metrics
 from alignarena.results.length_control import FEWEST_PROMPTS_LENGTH_CONTROLLED
 
 NO_NUMBERS = ("the run failed", "the run has not finished")  # why a whole row is empty
@@ -142,8 +142,9 @@ def leaderboard(
 
 def read_columns(results: Results) -> list[Column]:
     """Return the leaderboard's columns as read, the win rates by judges that were asked behind the suite's own."""
-    own = [Column(one, f"win rate by {one.removeprefix(JUDGE)}", "against SFT's completion, asked in both orders")
-           for one in judge_metrics(results)]  # fmt: skip
+    ways = {"": "", EQUAL_LENGTH: ", equal length"}
+    own = [Column(one + way, f"win rate by {one.removeprefix(JUDGE)}{words}", "against SFT's completion, both orders")
+           for one in judge_metrics(results) for way, words in ways.items()]  # fmt: skip
     place = next(i for i, column in enumerate(READ) if column.name == "kl")
     return [*READ[:place], *own, *READ[place:]]
 
@@ -314,10 +315,11 @@ def _reason(results: Results, row: dict[Any, Any], name: str) -> str:
         return "SFT is what the others are compared with"
     if name == "gold_vs_sft" and in_limit(entry):
         return "the limit setting shows correctness, not a ranking"
-    metric = ({"gold_vs_sft": "gold", "win_rate_length_controlled": "win"} | INTERVALS | MEANS).get(name, name)
+    raw = name.removesuffix(EQUAL_LENGTH)
+    metric = ({"gold_vs_sft": "gold"} | INTERVALS | MEANS).get(raw, raw)
     if not results.samples(entry.label, metric):
         return _withheld(results, entry.label, metric) or "not scored"
-    if name == "win_rate_length_controlled":
+    if name != raw:
         return f"not estimable below {FEWEST_PROMPTS_LENGTH_CONTROLLED} prompts, or without spread in length"
     return "nothing to compare with"
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from alignarena.results.length_control import FEWEST_PROMPTS_LENGTH_CONTROLLED, Games, length_controlled_interval
+from alignarena.results.of_run import length_controlled
 from alignarena.results.scored_pairs import AI_JUDGE, HELD_OUT, UNALIGNED, scored_pairs
-from alignarena.results.stats import UNKNOWN, Interval
+from alignarena.results.stats import Interval
 from alignarena.results.verdicts import against_baseline, margin_of, not_worse, outcomes, without_verdict
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ COLUMNS = [
     "heldout_reward_error_correlation",
     *("ai_judge_agreement", "ai_judge_agreement_low", "ai_judge_agreement_high"),
 ]
+EQUAL_LENGTH = "_length_controlled"  # behind the name of a win rate
 JUDGE = "judge_"  # metrics of `alignarena score --judge`: each is a column of its own, with its interval, behind these
 # Column and metric of plain means; those with intervals are built by name below.
 MEANS = {
@@ -63,16 +64,23 @@ def build(results: Results) -> pd.DataFrame:
         verdicts["not_worse_than_sft"] = _not_worse(entry, margins)
         row = _row(results, entry, comparisons.get(entry.label)) | verdicts
         for metric in judges:
-            row |= _with_limits(metric, results.interval(entry.label, metric))
+            row |= _judged(results, entry.label, metric)
         for metric, known in trusted.get(entry.baseline, {}).items():
             row |= known if results.samples(entry.label, metric) else {}
         rows.append(row)
-    return pd.DataFrame(rows, columns=[*COLUMNS, *(name for one in judges for name in _with_limits(one, UNKNOWN))])
+    own = dict.fromkeys(name for row in rows for name in row if name.startswith(JUDGE))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *own])
 
 
 def judge_metrics(results: Results) -> list[str]:
     """Return the metrics of judges' win rates against SFT."""
     return [metric for metric in results.metrics if metric.startswith(JUDGE)]
+
+
+def _judged(results: Results, label: str, metric: str) -> dict[str, float]:
+    """A judge's win rate of a method, raw and at equal length."""
+    raw, controlled = results.interval(label, metric), length_controlled(results, label, metric)
+    return _with_limits(metric, raw) | _with_limits(metric + EQUAL_LENGTH, controlled)
 
 
 def _trusted(results: Results) -> dict[str, dict[str, dict[str, float]]]:
@@ -106,7 +114,7 @@ def _row(results: Results, entry: Entry, comparison: Comparison | None) -> dict[
     if comparison is not None and comparison.metric == "gold":
         row |= {"gold_vs_sft": comparison.difference}
         row |= {"gold_vs_sft_low": comparison.low, "gold_vs_sft_high": comparison.high}
-    row |= _with_limits("win_rate_length_controlled", _length_controlled(results, entry))
+    row |= _with_limits("win_rate_length_controlled", length_controlled(results, entry.label))
     charged = entry.charged().to_dict()
     return row | {column: charged[column] for column in LEDGER_COLUMNS}
 
@@ -126,29 +134,3 @@ def _not_worse(entry: Entry, found: Mapping[str, str]) -> str:
 def _track(entry: Entry) -> str:
     noted = next((cell.track for cell in entry.cells.values() if cell.track), "")
     return noted or str((entry.folder.suite.get("budget") or {}).get("track", ""))
-
-
-def _length_controlled(results: Results, entry: Entry) -> Interval:
-    """The length-controlled win rate, a mean over seeds; NaN where it is not estimable."""
-    baseline = results.entries.get(entry.baseline)
-    wins = results.frame.loc[
-        (results.frame["method"] == entry.label) & (results.frame["metric"] == "win"),
-        ["seed", "prompt_id", "sample", "value", "cluster"],
-    ].dropna()
-    if baseline is None or wins["prompt_id"].nunique() < FEWEST_PROMPTS_LENGTH_CONTROLLED:
-        return UNKNOWN
-    keys = ["seed", "prompt_id", "sample"]
-    rows = wins.merge(_characters(entry), on=keys).merge(_characters(baseline), on=keys, suffixes=("", "_baseline"))
-    columns = ["value", "characters", "characters_baseline", "cluster"]
-    return length_controlled_interval(
-        [Games(*(seed[name].to_numpy() for name in columns)) for _, seed in rows.groupby("seed")]
-    )
-
-
-def _characters(entry: Entry) -> pd.DataFrame:
-    rows = [
-        (cell.seed, str(row["prompt_id"]), int(row["sample"]), len(row["completion"]))
-        for cell in entry.finished
-        for row in cell.completions
-    ]
-    return pd.DataFrame(rows, columns=["seed", "prompt_id", "sample", "characters"])

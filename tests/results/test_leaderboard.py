@@ -1,4 +1,4 @@
-"""Scores that no method optimised, and judges' win rates, in the leaderboard: with intervals and how far to trust them."""
+"""Scores that no method optimised and judges' win rates, in the leaderboard, and how far to trust them."""
 
 import math
 from pathlib import Path
@@ -23,8 +23,8 @@ def run(tmp_path: Path, run_folders: ModuleType) -> RunFolder:
         scores = folder.read_cell(method, 0).scores
         gold = [row for row in scores if row["metric"] == "gold"]
         added = [{**row, "evaluator": "heldout_reward", "metric": "heldout_reward"} for row in gold]
-        added += [{**row, "evaluator": "ai_judge", "metric": "ai_judge",
-                   "value": None if method == "rlaif" else -row["value"]} for row in gold if row["sample"] == 0]  # fmt: skip
+        grades = [{**row, "value": None if method == "rlaif" else -row["value"]} for row in gold if row["sample"] == 0]
+        added += [{**row, "evaluator": "ai_judge", "metric": "ai_judge"} for row in grades]
         if method not in ("sft", "rlaif"):
             added += [{**row, "evaluator": "judge_q9", "metric": "judge_q9", "value": 0.75} for row in gold]
         folder.write_cell(method, 0, scores=[*scores, *added])
@@ -52,7 +52,8 @@ def test_scores_stand_with_their_intervals_and_what_they_are_worth(run: RunFolde
 
 def test_a_judge_is_a_column_of_its_own(run: RunFolder) -> None:
     results = load_results(run.path)
-    assert list(results.leaderboard().columns) == [*COLUMNS, "judge_q9", "judge_q9_low", "judge_q9_high"]
+    own = [f"judge_q9{way}{end}" for way in ("", "_length_controlled") for end in ("", "_low", "_high")]
+    assert list(results.leaderboard().columns) == COLUMNS + own
     board = rows(results)
     assert board["ppo"]["judge_q9"] == board["ppo"]["judge_q9_low"] == 0.75
     assert math.isnan(board["sft"]["judge_q9"]) and math.isnan(board["rlaif"]["judge_q9"])
@@ -65,6 +66,11 @@ def test_what_is_read_says_how_far_to_trust_it_and_why_there_is_a_dash(run: RunF
     shown = {row[0].text: [row[i] for i in place.values()] for row in table.shown}
     assert shown["dpo"][1].text == "0.750" and shown["dpo"][0].interval.startswith("[-")
     assert [cell.reason for cell in shown["rlaif"]] == ["it taught it", "its own"]
+    equal = table.headings.index("win rate by q9, equal length")
+    assert {row[0].text: row[equal].reason.partition(",")[0] for row in table.shown} == {
+        "sft": "SFT is what the others are compared with", "rlaif": "its own",
+        "dpo": "not estimable below 300 prompts", "ppo": "not estimable below 300 prompts",
+    }  # fmt: skip
     assert shown["sft"][1].reason == "SFT is what the others are compared with"
     assert "judge q9" not in tables.further(load_results(run.path)).headings
     assert "judge_q9_high" in tables.csv_text(table).splitlines()[0]
