@@ -1,4 +1,4 @@
-"""What a judge compares in a run: completions beside SFT's of the same prompt and sample."""
+"""What a judge compares in a run, completions beside SFT's of the same prompt, and what those were trained on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alignarena.core.errors import BadInput
+from alignarena.core.lineage import compared_model, under_every_name
 from alignarena.core.text import prompt_text
 from alignarena.evaluators.judges.pairs import Pair
 from alignarena.results.folders import BASELINE
-from alignarena.results.store import RunFolder
+from alignarena.results.store import Cell, RunFolder
 
 Row = Mapping[str, Any]
 
@@ -37,3 +38,9 @@ def paired(own: Iterable[Row], baseline: Iterable[Row]) -> list[tuple[Row, Pair]
 def no_completions(folder: RunFolder) -> BadInput:
     """Return the error that a run holds nothing to judge."""
     return BadInput(f"{folder.path}: no completions are stored here (trimmed results); judge the run they are from")
+
+
+def feedback(folder: RunFolder, cell: Cell) -> frozenset[str]:
+    """Return the roots of what a stored cell was trained on, the suite's own model under every name it goes by."""
+    model_digest = str((folder.provenance.get("model") or {}).get("digest", ""))
+    return under_every_name(cell.lineage, compared_model(folder.suite), model_digest)

@@ -74,9 +74,9 @@ class Bench:
         return linear_reward_model(self.given.base, self.given.heldout_preferences(self.sft, self.lab), self.lab)
 
     @property
-    def labeler(self) -> Judge | Scorer | None:
+    def labeler(self) -> Judge | Scorer:
         """The AI labeler, which also judges what it gave no feedback on."""
-        return self.given.task(self.sft, self.lab).labeler
+        return self.given.labeler
 
     @cached_property
     def laboratory(self) -> Laboratory | None:
@@ -110,7 +110,7 @@ class CellEvidence:
         return self.bench.heldout_reward
 
     @property
-    def labeler(self) -> Judge | Scorer | None:
+    def labeler(self) -> Judge | Scorer:
         """As the bench's."""
         return self.bench.labeler
 

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignarena.benchmarks.against_sft import Row, compared, no_completions, paired
+from alignarena.benchmarks.against_sft import Row, compared, feedback, no_completions, paired
+from alignarena.core.lineage import WITHHELD, compared_model, same_family
 from alignarena.core.text import prompt_text
 from alignarena.evaluators.judges.pairs import Answer, PairJudge
 from alignarena.evaluators.judges.registry import IN_A_RUN, find_judge
 from alignarena.results import agreement
 from alignarena.results.frame import BASELINE, run_folders
-from alignarena.results.lineage import compared_model, feedback_roots, model_root, same_family
 from alignarena.results.stats import bootstrap_interval
 from alignarena.results.store import Cell, RunFolder
 
 _COLUMNS = ["method", "seed", "win rate", "low", "high", "swap consistency", "position bias", "unreadable", "missing",
             "suspects", "reason"]  # fmt: skip
-_OWN_FEEDBACK = "its model gave, or wrote, what this method was trained on"
 
 
 def judge(run_dir: str | Path, spec: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -119,10 +118,8 @@ def _verdicts(
 
 def _withheld(asked: PairJudge, cell: Cell, folder: RunFolder) -> str:
     """Return why a judge's verdict on a cell may not stand; a diagnostic claims none."""
-    if asked.role != "verdict" or not asked.model:
-        return ""
-    model_digest = str((folder.provenance.get("model") or {}).get("digest", ""))
-    return _OWN_FEEDBACK if model_root(asked.model) in feedback_roots(cell, folder.suite, model_digest) else ""
+    own = asked.role == "verdict" and asked.lineage & feedback(folder, cell)
+    return WITHHELD if own else ""
 
 
 def _write(folder: RunFolder, asked: PairJudge, judged: Sequence[_Judged]) -> None:

@@ -6,19 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignarena.benchmarks.scorer_table import bins_table, pairs_of, scorer_table
+from alignarena.benchmarks.scorer_table import bins_table, scorer_table
+from alignarena.core.lineage import WITHHELD
 from alignarena.evaluators.capability import PREFIX
 from alignarena.evaluators.diversity import correlation, distinct
 from alignarena.results.frame import BASELINE, Results
-from alignarena.results.store import Cell, RunFolder
-
-_WITHHELD = "the judge, or the model behind it, gave the feedback that this method was trained on"
+from alignarena.results.scored_pairs import UNALIGNED, scored_pairs
+from alignarena.results.store import Cell, RunFolder, tidy
 
 
 def write_measured(folder: RunFolder) -> None:
     """Write the tables of a folder's finished cells, and note which of them the AI judge may not judge."""
     cells = [folder.read_cell(*cell) for cell in folder.cells() if folder.state(*cell) == "DONE"]
-    pairs = pairs_of(cells)
+    pairs = scored_pairs(tidy(folder.name, [cell for cell in cells if cell.method not in UNALIGNED]))
     tables = {
         "scorers": scorer_table(pairs),
         "scorer_bins": bins_table(pairs),
@@ -92,7 +92,7 @@ def _with_length(lengths: Mapping[Any, float], rewards: Mapping[Any, float]) -> 
 def _note_withheld(folder: RunFolder, cells: Sequence[Cell]) -> None:
     asked = {f"{cell.method}/{cell.seed}": [row["value"] for row in cell.scores if row["metric"] == "ai_judge"]
              for cell in cells}  # fmt: skip
-    without = {name: _WITHHELD for name, values in asked.items() if values and all(one is None for one in values)}
+    without = {name: WITHHELD for name, values in asked.items() if values and all(one is None for one in values)}
     known = folder.provenance
     cards = known.get("evaluators") or {}
     if "ai_judge" in cards:

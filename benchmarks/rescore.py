@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from alignarena.benchmarks.against_sft import feedback
 from alignarena.benchmarks.cell import Bench, aligned
 from alignarena.benchmarks.exact.laboratory import Measured
 from alignarena.benchmarks.measured import write_measured
@@ -21,7 +22,6 @@ from alignarena.core.errors import BadInput
 from alignarena.evaluators.registry import evaluate
 from alignarena.evaluators.registry import find as find_evaluator
 from alignarena.harness.cache import Cache
-from alignarena.harness.lab import HarnessLab
 from alignarena.results.store import Cell, RunFolder
 
 
@@ -96,18 +96,14 @@ class _StoredEvidence:
         return self._sweep.seed(self._cell.seed)[1]
 
     @cached_property
-    def _aligned(self) -> tuple[Policy, HarnessLab, str]:
-        return aligned(*self._sweep.seed(self._cell.seed), self._sweep.methods[self._cell.method])
-
-    @property
     def policy(self) -> Policy:
         """The method's policy: aligned again, every stage from the cache."""
-        return self._aligned[0]
+        return aligned(*self._sweep.seed(self._cell.seed), self._sweep.methods[self._cell.method])[0]
 
     @property
     def lineage(self) -> frozenset[str]:
         """The root scorers and writers of what the policy was trained on."""
-        return frozenset(self._aligned[1].account.lineage)
+        return feedback(self._sweep.folder, self._cell)
 
     @property
     def heldout_reward(self) -> Scorer:
@@ -115,7 +111,7 @@ class _StoredEvidence:
         return self._bench.heldout_reward
 
     @property
-    def labeler(self) -> Judge | Scorer | None:
+    def labeler(self) -> Judge | Scorer:
         """As the bench's."""
         return self._bench.labeler
 

@@ -9,15 +9,17 @@ import numpy as np
 from datasets import Dataset
 
 from alignarena.benchmarks.cell import Bench
-from alignarena.core.contract import Rows, Scorer
-from alignarena.evaluators.reward_quality import accuracy
+from alignarena.core.contract import Scorer
 from alignarena.results.best_of_n import best_of_n_reward
+from alignarena.results.resampling import Floats
+from alignarena.results.reward_quality import accuracy
 
 SPOILT: dict[str, Callable[[str], str]] = {
     "said twice": lambda text: f"{text} {text}",
     "empty": lambda text: "",
     "cut in half": lambda text: " ".join(text.split()[: len(text.split()) // 2]),
 }
+_NOT_ITS_OWN = {"completion_ids": None, "logps": None}  # of a sample, once its text is another's
 
 
 def reward_checks(bench: Bench) -> dict[str, Any]:
@@ -25,16 +27,20 @@ def reward_checks(bench: Bench) -> dict[str, Any]:
 
     The held-out reward model was fitted to labels of these very prompts, so its best of n says little.
     """
-    samples = bench.given.heldout_samples(bench.sft, bench.lab)
+    samples = bench.given.heldout_samples(bench.sft, bench.lab).to_list()
     scorers: dict[str, Scorer] = {"gold": bench.given.gold, "reward model that methods optimised": bench.proxy,
                                   "reward model held out from training": bench.heldout_reward}  # fmt: skip
     n = bench.given.suite.feedback.n
-    gold = _scores(bench, samples, bench.given.gold).reshape(-1, n)
-    finished = samples.select([i for i, row in enumerate(samples.to_list())
-                               if row["sample"] == 0 and row["finish_reason"] == "stop"
-                               and len(row["completion"].split()) > 1])  # fmt: skip
-    rows = [[name, *_best(bench, samples, scorer, gold), *_preferred(bench, finished, scorer)]
-            for name, scorer in scorers.items()]  # fmt: skip
+    finished = [row for row in samples if row["sample"] == 0 and row["finish_reason"] == "stop"
+                and len(row["completion"].split()) > 1]  # fmt: skip
+    forms: list[Callable[[str], str]] = [str, *SPOILT.values()]
+    retold = [{**row, **_NOT_ITS_OWN, "completion": form(row["completion"])} for form in forms for row in finished]
+    # in one pass: a prompt is computed once for its samples and all that was made of them
+    scores = {name: np.array(bench.lab.score(Dataset.from_list(samples + retold), scorer)["score"][:], float)
+              for name, scorer in scorers.items()}  # fmt: skip
+    gold = scores["gold"][: len(samples)].reshape(-1, n)
+    rows = [[name, *_best(found[: len(samples)].reshape(-1, n), gold),
+             *_preferred(found[len(samples) :].reshape(len(forms), -1))] for name, found in scores.items()]  # fmt: skip
     return {
         "title": "Reward models on SFT samples",
         "caption": f"Mean gold of the best of n SFT samples by each scorer, unbiased from {n} a prompt; and the share "
@@ -45,26 +51,12 @@ def reward_checks(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _best(bench: Bench, samples: Rows, scorer: Scorer, gold: Any) -> list[float]:
-    scores = _scores(bench, samples, scorer).reshape(gold.shape)
-    n = gold.shape[1]
-    return [round(float(np.mean(best_of_n_reward(i, scores, gold))), 4) for i in range(1, n + 1)]
+def _best(scores: Floats, gold: Floats) -> list[float]:
+    """Return the mean gold of the best of 1 to n, by scores (P, n)."""
+    return [round(float(np.mean(best_of_n_reward(i, scores, gold))), 4) for i in range(1, scores.shape[1] + 1)]
 
 
-def _preferred(bench: Bench, samples: Rows, scorer: Scorer) -> list[float | None]:
-    if not len(samples):
-        return [None] * len(SPOILT)
-    plain = samples.remove_columns([name for name in samples.column_names if name in _OF_ITS_TOKENS])
-    original = _scores(bench, plain, scorer)
-    return [round(accuracy(original - _scores(bench, _spoilt(plain, spoil), scorer)), 4) for spoil in SPOILT.values()]
-
-
-_OF_ITS_TOKENS = ("prompt_ids", "completion_ids", "logps", "finish_reason")
-
-
-def _spoilt(rows: Rows, spoil: Callable[[str], str]) -> Rows:
-    return Dataset.from_list([{**row, "completion": spoil(row["completion"])} for row in rows.to_list()])
-
-
-def _scores(bench: Bench, rows: Rows, scorer: Scorer) -> Any:
-    return np.array(bench.lab.score(rows, scorer)["score"][:], float)
+def _preferred(scores: Floats) -> list[float | None]:
+    """Return the share of originals that score above each spoilt form, by scores (1 + forms, P), originals first."""
+    shares = [accuracy(scores[0] - spoilt) for spoilt in scores[1:]]
+    return [None if np.isnan(share) else round(share, 4) for share in shares]

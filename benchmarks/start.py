@@ -76,12 +76,18 @@ class Given:
             preferences=Lazily(self._preferences(sft, lab)),
             annotator=annotators.pop("overall", None),
             annotators=annotators,
-            labeler=entry.labeler(self.suite.data, self.base, self.suite.feedback.annotator == "exact"),
+            labeler=self.labeler,
             reviser=entry.reviser(self.suite.data, self.base),
             principles=self.suite.feedback.constitution or entry.principles(self.suite.data),
             goal=entry.goal,
             grades=entry.grades,
         )
+
+    @property
+    def labeler(self) -> Judge:
+        """The AI labeler: of every data set the model as given, or the exact world's."""
+        entry = DATASETS[self.suite.data.dataset]
+        return entry.labeler(self.suite.data, self.base, self.suite.feedback.annotator == "exact")
 
     def judge_preferences(self, lab: Lab) -> Rows:
         """Return the pairs that only the win rate's judge is fitted to.

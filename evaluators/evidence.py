@@ -55,7 +55,7 @@ class Evidence(Protocol):
         ...
 
     @property
-    def labeler(self) -> Judge | Scorer | None:
+    def labeler(self) -> Judge | Scorer:
         """The AI labeler, as a judge."""
         ...
 

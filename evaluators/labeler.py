@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from alignarena.core.contract import Lab, Rows, Sampling, TrainablePolicy
 from alignarena.core.digest import digest
+from alignarena.core.lineage import LABELER
 from alignarena.evaluators.verdicts import (
     Floats,
     beats,
@@ -85,7 +86,7 @@ class LanguageLabeler:
     single: Question = GRADING
     by_score: bool = False  # compare by the grades of both instead of showing both
     rationale_tokens: int = 0  # length of a chain of thought before a comparison; 0: none
-    lineage: frozenset[str] = frozenset({"labeler"})
+    lineage: frozenset[str] = frozenset({LABELER})
     oracle: None = None  # what it thinks is known by asking alone
 
     def calls(self, completions: int) -> int:

@@ -19,7 +19,7 @@ from alignarena.reports.text import LATEX, MARKDOWN, printable
 from alignarena.results import dropped
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
-from alignarena.results.leaderboard import COLUMNS, INTERVALS, MEANS
+from alignarena.results.leaderboard import COLUMNS, EQUAL_LENGTH, INTERVALS, JUDGE, MEANS, judge_metrics
 from alignarena.results.length_control import FEWEST_PROMPTS_LENGTH_CONTROLLED
 
 NO_NUMBERS = ("the run failed", "the run has not finished")  # why a whole row is empty
@@ -58,7 +58,7 @@ class Column:
     @property
     def has_interval(self) -> bool:
         """Whether ``NAME_low`` and ``NAME_high`` are columns as well."""
-        return f"{self.name}_low" in COLUMNS
+        return f"{self.name}_low" in COLUMNS or self.name.startswith(JUDGE)
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ READ = [
     Column("seeds", "seeds", "finished seeds that the numbers rest on", 0),
     Column("status", "status", "DONE, FAILED or not converged", None),
 ]
+# What stands in the heading of a score that no method optimised: how far to trust it.
+_TRUST = {
+    "heldout_reward": {"accuracy": "heldout_reward_accuracy", "error correlation": "heldout_reward_error_correlation"},
+    "ai_judge": {"agreement with gold": "ai_judge_agreement"},
+}
 SPLIT = [
     Column("method", "method", "the method's key", None),
     Column("gold_reward", "gold reward", "sentiment where on topic, else 0"),
@@ -118,20 +123,39 @@ SPLIT = [
 
 def leaderboard(
     results: Results,
-    columns: Sequence[Column] = READ,
+    columns: Sequence[Column] | None = None,
     name: str = "leaderboard",
     among: Collection[str] | None = None,
 ) -> Table:
     """Return the leaderboard, of all methods or those ``among`` it.
 
-    As read it has the given columns, without those that were scored for no method.
+    As read it has the given columns (all, and those of judges), without those that were scored for no method.
     """
+    columns = read_columns(results) if columns is None else columns
     rows = [row for row in results.leaderboard().to_dict("records") if among is None or row["method"] in among]
     shown = {column: [_shown(results, row, column) for row in rows] for column in columns}
     kept = [column for column in columns if any(cell.text or cell.worth_a_column for cell in shown[column])]
-    raw = [[row[column] for column in COLUMNS] for row in rows]
+    names = [str(column) for column in results.leaderboard().columns]
+    raw = [[row[column] for column in names] for row in rows]
     read = [[shown[column][i] for column in kept] for i in range(len(rows))]
-    return Table(name, "Leaderboard", "", list(COLUMNS), raw, [column.heading for column in kept], read)
+    return Table(name, "Leaderboard", "", names, raw, [_heading(column, rows) for column in kept], read)
+
+
+def read_columns(results: Results) -> list[Column]:
+    """Return the leaderboard's columns as read, the win rates by judges that were asked behind the suite's own."""
+    ways = {"": "", EQUAL_LENGTH: ", equal length"}
+    own = [Column(one + way, f"win rate by {one.removeprefix(JUDGE)}{words}", "against SFT's completion, both orders")
+           for one in judge_metrics(results) for way, words in ways.items()]  # fmt: skip
+    place = next(i for i, column in enumerate(READ) if column.name == "kl")
+    return [*READ[:place], *own, *READ[place:]]
+
+
+def _heading(column: Column, rows: Sequence[dict[Any, Any]]) -> str:
+    """Say in the heading how far to trust a score, where that is one number: not where suites are read together."""
+    known = {words: {row[name] for row in rows if is_number(row[name])}
+             for words, name in _TRUST.get(column.name, {}).items()}  # fmt: skip
+    said = [f"{words} {number(found.pop(), 2)}" for words, found in known.items() if len(found) == 1]
+    return f"{column.heading} ({', '.join(said)})" if said else column.heading
 
 
 def budget(results: Results) -> Table:
@@ -160,7 +184,7 @@ def axes(results: Results) -> Table:
 
 def further(results: Results) -> Table:
     """Return the mean and interval of every metric that no leaderboard column shows, a column each."""
-    shown = {"gold", *MEANS.values(), *INTERVALS.values()}
+    shown = {"gold", *MEANS.values(), *INTERVALS.values(), *judge_metrics(results)}
     metrics = [str(metric) for metric in _sampled(results)["metric"].unique() if metric not in shown]
     rows = []
     for label in results.methods:
@@ -298,14 +322,15 @@ def _reason(results: Results, row: dict[Any, Any], name: str) -> str:
     entry = results.entry(row["method"])
     if not entry.finished:
         return NO_NUMBERS[entry.status != "FAILED"]
-    if name == "gold_vs_sft" and entry.is_baseline:
+    if (name == "gold_vs_sft" or name.startswith(JUDGE)) and entry.is_baseline:
         return "SFT is what the others are compared with"
     if name == "gold_vs_sft" and in_limit(entry):
         return "the limit setting shows correctness, not a ranking"
-    metric = ({"gold_vs_sft": "gold", "win_rate_length_controlled": "win"} | INTERVALS | MEANS).get(name, name)
+    raw = name.removesuffix(EQUAL_LENGTH)
+    metric = ({"gold_vs_sft": "gold"} | INTERVALS | MEANS).get(raw, raw)
     if not results.samples(entry.label, metric):
         return _withheld(results, entry.label, metric) or "not scored"
-    if name == "win_rate_length_controlled":
+    if name != raw:
         return f"not estimable below {FEWEST_PROMPTS_LENGTH_CONTROLLED} prompts, or without spread in length"
     return "nothing to compare with"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignarena.reports.tables import READ, Column, Table, leaderboard
+from alignarena.reports.tables import Column, Table, leaderboard
 from alignarena.results.frame import Results
 from alignarena.results.leaderboard import INFORMED, PREFERENCE_ONLY
 
@@ -19,7 +19,7 @@ class Track:
     board: Table
 
 
-def tracks(results: Results, columns: Sequence[Column] = READ) -> list[Track]:
+def tracks(results: Results, columns: Sequence[Column] | None = None) -> list[Track]:
     """Return the leaderboard's tables: one, or one a track, each with the SFT rows that its methods start from."""
     told = {entry.label for entry in results.entries.values() if entry.informed}
     if not told:

@@ -117,7 +117,7 @@ class Results:
         return pd.concat(scored, ignore_index=True) if scored else tidy("", [])
 
     def leaderboard(self) -> pd.DataFrame:
-        """Return one row a method, with the columns of :data:`alignarena.results.leaderboard.COLUMNS`."""
+        """Return one row a method, with the columns of :data:`alignarena.results.leaderboard.COLUMNS` and of judges."""
         return self._leaderboard.copy()
 
     @cached_property

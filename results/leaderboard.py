@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from alignarena.results.length_control import FEWEST_PROMPTS_LENGTH_CONTROLLED, Games, length_controlled_interval
-from alignarena.results.stats import UNKNOWN, Interval
+from alignarena.results.of_run import length_controlled
+from alignarena.results.scored_pairs import AI_JUDGE, HELD_OUT, UNALIGNED, scored_pairs
+from alignarena.results.stats import Interval
 from alignarena.results.verdicts import against_baseline, margin_of, not_worse, outcomes, without_verdict
 
 if TYPE_CHECKING:
@@ -27,13 +28,17 @@ COLUMNS = [
     *("information", "not_worse_than_sft"),
     *("win_rate_length_controlled_low", "win_rate_length_controlled_high"),
     *("heldout_reward", "ai_judge"),
+    *("heldout_reward_low", "heldout_reward_high", "ai_judge_low", "ai_judge_high"),
+    *("heldout_reward_accuracy", "heldout_reward_accuracy_low", "heldout_reward_accuracy_high"),
+    "heldout_reward_error_correlation",
+    *("ai_judge_agreement", "ai_judge_agreement_low", "ai_judge_agreement_high"),
 ]
+EQUAL_LENGTH = "_length_controlled"  # behind the name of a win rate
+JUDGE = "judge_"  # metrics of `alignarena score --judge`: each is a column of its own, with its interval, behind these
 # Column and metric of plain means; those with intervals are built by name below.
 MEANS = {
     "on_topic": "on_topic",
     "proxy_reward": "proxy_reward",
-    "heldout_reward": "heldout_reward",
-    "ai_judge": "ai_judge",
     "kl": "kl",
     "mean_length": "length",
     "inference_tokens": "inference_tokens",
@@ -43,7 +48,7 @@ MEANS = {
     "second_sentiment": "second_sentiment",
     "disagreement": "disagreement",
 }
-INTERVALS = {"gold_reward": "gold", "win_rate": "win"}
+INTERVALS = {"gold_reward": "gold", "win_rate": "win", "heldout_reward": HELD_OUT, "ai_judge": AI_JUDGE}
 # Whether a method learns from comparisons alone, or is told in words what is wanted: they are no equal rivals.
 PREFERENCE_ONLY, INFORMED = "preference-only", "instruction-informed"
 
@@ -52,12 +57,49 @@ def build(results: Results) -> pd.DataFrame:
     """Return the leaderboard; a missing number is NaN, and a method without a finished seed has none."""
     comparisons = against_baseline(results)
     better, margins = outcomes(comparisons), not_worse(results, comparisons)
+    judges, trusted = judge_metrics(results), _trusted(results)
     rows = []
     for entry in results.entries.values():
         verdicts = {"verdict_vs_sft": _verdict(entry, comparisons, better)}
         verdicts["not_worse_than_sft"] = _not_worse(entry, margins)
-        rows.append(_row(results, entry, comparisons.get(entry.label)) | verdicts)
-    return pd.DataFrame(rows, columns=COLUMNS)
+        row = _row(results, entry, comparisons.get(entry.label)) | verdicts
+        for metric in judges:
+            row |= _judged(results, entry.label, metric)
+        for metric, known in trusted.get(entry.baseline, {}).items():
+            row |= known if results.samples(entry.label, metric) else {}
+        rows.append(row)
+    own = dict.fromkeys(name for row in rows for name in row if name.startswith(JUDGE))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *own])
+
+
+def judge_metrics(results: Results) -> list[str]:
+    """Return the metrics of judges' win rates against SFT."""
+    return [metric for metric in results.metrics if metric.startswith(JUDGE)]
+
+
+def _judged(results: Results, label: str, metric: str) -> dict[str, float]:
+    """A judge's win rate of a method, raw and at equal length."""
+    raw, controlled = results.interval(label, metric), length_controlled(results, label, metric)
+    return _with_limits(metric, raw) | _with_limits(metric + EQUAL_LENGTH, controlled)
+
+
+def _trusted(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """How far the scores that no method optimised can be trusted, by SFT row and metric: on aligned policies' pairs."""
+    if not {HELD_OUT, AI_JUDGE} & set(results.metrics):
+        return {}
+    found = {}
+    for baseline in {entry.baseline for entry in results.entries.values()}:
+        labels = [one.label for one in results.entries.values()
+                  if one.baseline == baseline and one.method not in UNALIGNED]  # fmt: skip
+        pairs = scored_pairs(results.frame[results.frame["method"].isin(labels)])
+        shared = {f"{HELD_OUT}_error_correlation": pairs.shared_errors(HELD_OUT)}
+        found[baseline] = {HELD_OUT: _with_limits(f"{HELD_OUT}_accuracy", pairs.accuracy(HELD_OUT)) | shared,
+                           AI_JUDGE: _with_limits(f"{AI_JUDGE}_agreement", pairs.accuracy(AI_JUDGE))}  # fmt: skip
+    return found
+
+
+def _with_limits(column: str, interval: Interval) -> dict[str, float]:
+    return {column: interval.mean, f"{column}_low": interval.low, f"{column}_high": interval.high}
 
 
 def _row(results: Results, entry: Entry, comparison: Comparison | None) -> dict[str, Any]:
@@ -68,13 +110,11 @@ def _row(results: Results, entry: Entry, comparison: Comparison | None) -> dict[
     for column, metric in MEANS.items():
         row[column] = results.interval(entry.label, metric).mean
     for column, metric in INTERVALS.items():
-        interval = results.interval(entry.label, metric)
-        row |= {column: interval.mean, f"{column}_low": interval.low, f"{column}_high": interval.high}
+        row |= _with_limits(column, results.interval(entry.label, metric))
     if comparison is not None and comparison.metric == "gold":
         row |= {"gold_vs_sft": comparison.difference}
         row |= {"gold_vs_sft_low": comparison.low, "gold_vs_sft_high": comparison.high}
-    controlled, column = _length_controlled(results, entry), "win_rate_length_controlled"
-    row |= {column: controlled.mean, f"{column}_low": controlled.low, f"{column}_high": controlled.high}
+    row |= _with_limits("win_rate_length_controlled", length_controlled(results, entry.label))
     charged = entry.charged().to_dict()
     return row | {column: charged[column] for column in LEDGER_COLUMNS}
 
@@ -94,29 +134,3 @@ def _not_worse(entry: Entry, found: Mapping[str, str]) -> str:
 def _track(entry: Entry) -> str:
     noted = next((cell.track for cell in entry.cells.values() if cell.track), "")
     return noted or str((entry.folder.suite.get("budget") or {}).get("track", ""))
-
-
-def _length_controlled(results: Results, entry: Entry) -> Interval:
-    """The length-controlled win rate, a mean over seeds; NaN where it is not estimable."""
-    baseline = results.entries.get(entry.baseline)
-    wins = results.frame.loc[
-        (results.frame["method"] == entry.label) & (results.frame["metric"] == "win"),
-        ["seed", "prompt_id", "sample", "value", "cluster"],
-    ].dropna()
-    if baseline is None or wins["prompt_id"].nunique() < FEWEST_PROMPTS_LENGTH_CONTROLLED:
-        return UNKNOWN
-    keys = ["seed", "prompt_id", "sample"]
-    rows = wins.merge(_characters(entry), on=keys).merge(_characters(baseline), on=keys, suffixes=("", "_baseline"))
-    columns = ["value", "characters", "characters_baseline", "cluster"]
-    return length_controlled_interval(
-        [Games(*(seed[name].to_numpy() for name in columns)) for _, seed in rows.groupby("seed")]
-    )
-
-
-def _characters(entry: Entry) -> pd.DataFrame:
-    rows = [
-        (cell.seed, str(row["prompt_id"]), int(row["sample"]), len(row["completion"]))
-        for cell in entry.finished
-        for row in cell.completions
-    ]
-    return pd.DataFrame(rows, columns=["seed", "prompt_id", "sample", "characters"])

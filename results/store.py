@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from alignarena.core.errors import BadInput
 from alignarena.core.files import append_jsonl, atomic_write, dump_json, read_json, read_jsonl, write_json, write_jsonl
+from alignarena.core.lineage import noted
 from alignarena.core.records import Ledger
 from alignarena.results.convergence import Rise, last_rise
 
@@ -42,7 +43,7 @@ class Cell:
     budget: Mapping[str, float] = field(default_factory=dict)  # the limits that are set
     track: str = ""
     stages: list[dict[str, Any]] = field(default_factory=list)
-    lineage: frozenset[str] = frozenset()  # the root scorers and the writers of what was trained on, where noted
+    lineage: frozenset[str] = frozenset()  # the root scorers and the writers of what was trained on
 
     @cached_property
     def rise(self) -> Rise | None:
@@ -221,7 +222,7 @@ class RunFolder:
             budget={name: limit for name, limit in (budget.get("budget") or {}).items() if limit is not None},
             track=str(budget.get("track", "")),
             stages=budget.get("stages", []),
-            lineage=frozenset(budget.get("lineage") or ()),
+            lineage=noted(budget),
         )
 
     def completions(self, method: str, seed: int) -> list[dict[str, Any]]:

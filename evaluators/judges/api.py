@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, RunFailed
+from alignarena.core.lineage import model_root
 from alignarena.evaluators.judges import reading
 from alignarena.evaluators.judges.endpoint import Endpoint, NoReply, check_address
 from alignarena.evaluators.judges.journal import Entry, Journal
@@ -36,6 +37,7 @@ class ApiJudge:
     thinking: bool = False  # reasons before the verdict
     decisions: bool = False  # ask for probabilities at /systemone, as `transformers serve` has it: nothing to read
     concurrency: int = 4  # calls at a time
+    requests_per_minute: float | None = None  # at most, further tries included; None: no limit
     timeout: float = 60.0  # seconds of one try
     retries: int = 4  # further tries, each later than the last, where it may pass: 429, 5xx, timeouts
     rereads: int = 2  # further questions where a reply names no side
@@ -56,6 +58,8 @@ class ApiJudge:
             raise BadInput("thinking and decisions exclude each other: a typed decision has no reasons")
         if self.concurrency < 1 or self.retries < 0 or self.rereads < 0 or not self.timeout > 0:
             raise BadInput("concurrency must be 1 or more, retries and rereads 0 or more, timeout above 0")
+        if self.requests_per_minute is not None and not self.requests_per_minute > 0:
+            raise BadInput("requests_per_minute: must be above 0; leave it out for no limit")
         if self.max_cost is not None and not (self.max_cost >= 0 and self.prompt_price + self.completion_price > 0):
             raise BadInput("max_cost: a cap needs prompt_price and completion_price, in US dollars a million tokens")
 
@@ -67,7 +71,7 @@ class ApiJudge:
     @property
     def lineage(self) -> frozenset[str]:
         """The model."""
-        return frozenset({f"model {self.model}"})
+        return frozenset({model_root(self.model)})
 
     @property
     def identity(self) -> str:
@@ -115,7 +119,8 @@ class _Round:
 
     def __init__(self, judge: ApiJudge, journal: Journal) -> None:
         self._judge, self._journal = judge, journal
-        self._endpoint = Endpoint(judge.base_url, judge.model, judge.timeout, judge.retries, judge.key_variable)
+        self._endpoint = Endpoint(judge.base_url, judge.model, judge.timeout, judge.retries, judge.key_variable,
+                                  judge.requests_per_minute)  # fmt: skip
         self._purse = Purse(judge.prices, judge.max_cost)
         self._most = reading.LONG_REPLY if judge.thinking else reading.SHORT_REPLY
         self._failures, self._ended, self._lock = 0, "", threading.Lock()
@@ -190,7 +195,9 @@ class _Round:
         tokens, dollars = estimated(texts, self._most, judge.prices)
         cost = f"about {dollars:.4f} US dollars at most" if dollars else "no price stated"
         cap = f", capped at {judge.max_cost:g}" if judge.max_cost is not None else ""
-        _say(f"judge {judge.name}: {len(pairs)} questions, about {tokens} tokens, {cost}{cap}")
+        slowest = len(pairs) / judge.requests_per_minute if judge.requests_per_minute is not None else 0
+        pace = f", {slowest:.1f} minutes at least by requests_per_minute" if slowest else ""
+        _say(f"judge {judge.name}: {len(pairs)} questions, about {tokens} tokens, {cost}{cap}{pace}")
 
     def _report(self, asked: int, missing: dict[Pair, str]) -> None:
         _say(f"judge {self._judge.name}: {asked - len(missing)} answered, {self._purse.spent:.4f} US dollars spent")

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alignarena.core.errors import BadInput, RunFailed
+from alignarena.evaluators.judges.pace import Pace
 
 _MISSING_KEY = "none"  # local servers take any
 _SHORTEST_KEY = 8  # a shorter one is a placeholder, and taking it out of texts would only garble them
@@ -41,9 +42,12 @@ class Endpoint:
         timeout: Seconds that one try may take.
         retries: Further tries.
         key_variable: The environment variable that holds the key.
+        per_minute: Requests at most, further tries included; None: no limit.
     """
 
-    def __init__(self, base_url: str, model: str, timeout: float, retries: int, key_variable: str) -> None:
+    def __init__(
+        self, base_url: str, model: str, timeout: float, retries: int, key_variable: str, per_minute: float | None
+    ) -> None:  # fmt: skip
         try:
             import openai
         except ImportError:
@@ -52,7 +56,11 @@ class Endpoint:
         self._openai: Any = openai
         self._where, self._model, self._variable = f"{model} at {base_url}", model, key_variable
         self._key = os.environ.get(key_variable) or _MISSING_KEY
-        self._client = openai.OpenAI(base_url=base_url, api_key=self._key, timeout=timeout, max_retries=retries)
+        hooks = {"request": [Pace(per_minute).wait] if per_minute is not None else []}
+        self._client = openai.OpenAI(
+            base_url=base_url, api_key=self._key, timeout=timeout, max_retries=retries,
+            http_client=openai.DefaultHttpxClient(base_url=base_url, timeout=timeout, event_hooks=hooks),
+        )  # fmt: skip
 
     def ask(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Reply:
         """Return the reply to a conversation.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignarena.core.digest import digest
+from alignarena.core.lineage import model_root
 from alignarena.evaluators.judges.pairs import Answer, Pair
 from alignarena.evaluators.judges.suspects import asked_safely
 
@@ -36,7 +37,7 @@ class LocalJudge:
     @property
     def lineage(self) -> frozenset[str]:
         """The model."""
-        return frozenset({f"model {self.model}"})
+        return frozenset({model_root(self.model)})
 
     def answers(self, pairs: Sequence[Pair]) -> list[Answer]:
         """Ask what no rule decides, a batch at a time; batches that were asked before are in the cache."""

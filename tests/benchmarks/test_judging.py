@@ -81,7 +81,7 @@ def test_no_verdict_of_a_judge_on_its_own_feedback(run: RunFolder, capsys: pytes
         assert scored(run, "rlaif", "judge_other_9b")
     table = read_json(run.path / "extra" / f"{metric}.json")
     (line,) = [row for row in table["rows"] if row[0] == "rlaif"]
-    assert line[2] is None and "its model gave" in line[-1]
+    assert line[2] is None and "the model behind it, gave" in line[-1]
     card = run.provenance["evaluators"][metric]
     assert card["role"] == "verdict" and "rlaif/0" in card["withheld"] and "family" in card["note"]
 

@@ -12,8 +12,9 @@ import pytest
 import alignarena
 from alignarena.benchmarks import plan
 from alignarena.benchmarks.measured import behaviour_table
-from alignarena.benchmarks.scorer_table import bins_table, pairs_of, scorer_table
-from alignarena.results.store import Cell, RunFolder
+from alignarena.benchmarks.scorer_table import bins_table, scorer_table
+from alignarena.results.scored_pairs import ScoredPairs, scored_pairs
+from alignarena.results.store import Cell, RunFolder, tidy
 
 EVALUATORS = ["gold", "proxy", "heldout_reward", "ai_judge", "win_rate", "behaviour", "diversity"]
 FAST = {
@@ -34,16 +35,11 @@ def cell(method: str, **metrics: list[float | None]) -> Cell:
 CELLS = [
     cell("dpo", gold=[0.9, 0.2], proxy_reward=[2, 1], heldout_reward=[1, -1], ai_judge=[0.5, 0.1], length=[9, 4]),
     cell("ppo", gold=[0.3, 0.6], proxy_reward=[3, 2], heldout_reward=[0, 1], ai_judge=[None, None], length=[5, 6]),
-    cell("sft", gold=[0.0, 0.0], proxy_reward=[9.0, 9.0], length=[1, 1]),
 ]
 
 
-def test_a_pair_is_two_aligned_answers_that_gold_tells_apart() -> None:
-    first, second = pairs_of(CELLS)
-    assert (first.gold, second.gold) == (pytest.approx(0.6), pytest.approx(0.4))
-    assert first.differences == {"proxy_reward": -1.0, "heldout_reward": 1.0, "length": 4}
-    assert second.differences == {"proxy_reward": 1.0, "heldout_reward": 2.0, "length": 2}
-    assert not pairs_of([CELLS[0], CELLS[2]])
+def pairs_of(cells: list[Cell]) -> ScoredPairs:
+    return scored_pairs(tidy("suite", cells))
 
 
 def test_the_table_has_a_row_a_scorer() -> None:
@@ -106,7 +102,7 @@ def test_the_judge_grades_all_but_those_it_taught(measured: Path) -> None:
     assert values(measured, "d_rlaif", "ai_judge") == [None] * 4
     card = json.loads((measured / "provenance.json").read_text())["evaluators"]["ai_judge"]
     assert list(card["withheld"]) == ["d_rlaif/0"]
-    assert "gave the feedback" in (measured / "report" / "index.html").read_text()
+    assert "gave or wrote what this method was trained on" in (measured / "report" / "index.html").read_text()
     budget = json.loads((measured / "d_rlaif" / "0" / "budget.json").read_text())
     assert "labeler" in budget["lineage"] and "vader" not in budget["lineage"]
 

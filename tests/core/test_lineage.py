@@ -1,12 +1,25 @@
-"""Roots of feedback: found in judges, rows and experience, wherever they are held."""
+"""Roots of feedback: found wherever they are held, read back from stored cells, and set beside a judge's."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from datasets import Dataset
 
 from alignarena.core.feedback import Standardised
-from alignarena.core.lineage import models, roots
+from alignarena.core.lineage import (
+    LABELER,
+    compared_model,
+    model_root,
+    models,
+    noted,
+    roots,
+    same_family,
+    under_every_name,
+)
+
+MODEL = "smollm2-135m-instruct"
+NAMES = {LABELER, "d1", "model smollm2-135m-instruct"}
 
 
 @dataclass(frozen=True)
@@ -49,3 +62,42 @@ def test_rows_without_labels_numbers_and_policies_have_none() -> None:
 def test_a_writer_is_a_root_and_so_is_the_one_inside() -> None:
     assert models(Written("recipe", Written("model"))) == {"recipe", "model"}
     assert models(None) == frozenset()
+
+
+@pytest.mark.parametrize(("budget", "found"), [
+    ({}, set()),
+    ({"charged": {"labels": 4.6}, "lineage": ["vader"]}, {"vader"}),
+    ({"charged": {"labeler_calls": 2}, "lineage": ["exact labeler"]}, {"exact labeler"}),  # what is noted stands
+    ({"charged": {"labeler_calls": 2}}, {LABELER}),  # noted nothing: from before it was
+    ({"stages": [{"verb": "sample"}, {"verb": "revise"}]}, {LABELER}),
+    ({"stages": [{"verb": "sample"}]}, set()),
+])  # fmt: skip
+def test_a_stored_cell_has_what_it_noted_or_paid_for(budget: dict[str, Any], found: set[str]) -> None:
+    assert noted(budget) == found
+
+
+@pytest.mark.parametrize(("lineage", "found"), [
+    (set(), set()), ({"vader"}, {"vader"}), ({"d2"}, {"d2"}), ({"vader", LABELER}, {"vader", *NAMES}),
+    ({"d1"}, NAMES),  # it wrote the demonstrations, say
+])  # fmt: skip
+def test_the_compared_model_is_a_root_by_all_its_names_or_none(lineage: set[str], found: set[str]) -> None:
+    assert under_every_name(frozenset(lineage), f"HuggingFaceTB/{MODEL}", "d1") == found
+
+
+def test_a_digest_that_is_not_known_is_no_name() -> None:
+    assert under_every_name(frozenset({""}), MODEL) == {""}
+    assert under_every_name(frozenset({LABELER}), MODEL) == NAMES - {"d1"}
+
+
+def test_a_model_has_one_root_however_it_is_come_by() -> None:
+    suite = {"model": {"model_name_or_path": MODEL}}
+    assert model_root("HuggingFaceTB/SmolLM2-135M-Instruct/") == model_root(compared_model(suite))
+    assert compared_model({}) == ""
+
+
+@pytest.mark.parametrize(("other", "same"), [
+    ("HuggingFaceTB/SmolLM3-3B", True), ("Qwen/Qwen3-8B", False), ("/models/smollm-135m", True), ("", False),
+])  # fmt: skip
+def test_families_by_name(other: str, same: bool) -> None:
+    assert same_family(other, MODEL) is same
+    assert same_family("meta-llama/Meta-Llama-3-8B", "Llama-2-7b") is True

@@ -19,7 +19,9 @@ BINDING = (
     "mean_length, inference_tokens, sampled_tokens, trained_tokens, labels, labeler_calls, seconds, peak_memory_mib, "
     "verdict_vs_sft, status, finish_rate, topic_rate, sentiment_given_both, second_sentiment, disagreement, "
     "information, not_worse_than_sft, win_rate_length_controlled_low, win_rate_length_controlled_high, "
-    "heldout_reward, ai_judge"
+    "heldout_reward, ai_judge, heldout_reward_low, heldout_reward_high, ai_judge_low, ai_judge_high, "
+    "heldout_reward_accuracy, heldout_reward_accuracy_low, heldout_reward_accuracy_high, "
+    "heldout_reward_error_correlation, ai_judge_agreement, ai_judge_agreement_low, ai_judge_agreement_high"
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ def test_429_and_500_are_tried_again() -> None:
     with JudgeServer(answer=busy).running() as server:
         (answer,) = judge(server, retries=3, concurrency=1).answers(PAIRS[:1])
         assert answer.orders == (1.0, 1.0) and len(server.asked) == 4
+
+
+def test_requests_a_minute_are_limited_further_tries_included(capsys: pytest.CaptureFixture[str]) -> None:
+    times: list[float] = []
+
+    def noted(number: int, said: list[dict[str, str]]) -> Any:
+        times.append(time.monotonic())
+        return (500, "{}") if number in (1, 2) else "1"
+
+    with JudgeServer(answer=noted).running() as server:
+        paced = judge(server, concurrency=6, retries=3, requests_per_minute=1200.0)
+        assert [one.orders for one in paced.answers(PAIRS[:3])] == [(1.0, 1.0)] * 3
+    assert len(times) == 8 and times[-1] - times[0] >= 0.9 * 7 * 60 / 1200
+    assert "0.0 minutes at least by requests_per_minute" in capsys.readouterr().err
+    assert paced.identity == judge(server).identity  # how fast it is asked changes no answer
+    for rate in (0.0, -1.0):
+        with pytest.raises(BadInput, match="requests_per_minute: must be above 0"):
+            ApiJudge("m", requests_per_minute=rate)
 
 
 @pytest.mark.parametrize(("body", "reason"), [

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
 
-from alignarena.evaluators.reward_quality import accuracy, by_bin, calibration, error_correlation, right, temperature
+from alignarena.results.reward_quality import accuracy, by_bin, calibration, error_correlation, right, temperature
 
 
 def test_accuracy_counts_a_tie_as_half() -> None:
