@@ -259,6 +259,7 @@ class Sweep:
         """Write what a run adds to its cells: the table of reward models, at one seed, and results.parquet."""
         with self._full_disk_explained():
             _, bench = self.seed(seed)
+            self.progress.cell = f"shared/{seed}"
             table = reward_model_table(bench) if bench.heldout else None  # every process has a share in this
             labeler = labeler_table(bench) if self._asked_a_labeler() else None
             known = "heldout_reward" in self.plan.evaluators and self.plan.feedback.annotator == "simulated"

@@ -75,9 +75,10 @@ def test_seeds_and_shared_work_add_up(tiny_suite_file: Path, cache: Path) -> Non
     one = _row(plan.dry_run(str(tiny_suite_file), methods=["dpo", "rejection_sampling"]), "in all")
     alone = _row(plan.dry_run(str(tiny_suite_file), methods=["dpo"]), "in all")
     three = _row(plan.dry_run(str(tiny_suite_file), methods=["dpo", "rejection_sampling"], seeds=[0, 1, 2]), "in all")
-    # SFT's and the method's own evaluation, 4 prompts x 8 each; the ranked samples; the proxy's references
-    assert alone[0] == str(2 * 32 + 24 + 6)
-    assert one[0] == str(3 * 32 + 24 + 6 + 2 * 6 * 4) and int(three[0]) == 3 * int(one[0])
+    # SFT's and the method's own evaluation, 4 prompts x 8 each; the ranked samples; the proxy's references; what the
+    # held-out reward model learns from, 2 validation prompts x 4
+    assert alone[0] == str(2 * 32 + 24 + 6 + 2 * 4)
+    assert one[0] == str(3 * 32 + 24 + 6 + 2 * 4 + 2 * 6 * 4) and int(three[0]) == 3 * int(one[0])
 
 
 def test_the_plan_names_what_differs_and_what_the_data_is(tiny_suite_file: Path, cache: Path) -> None:

@@ -77,7 +77,8 @@ def test_provenance_says_what_ran(finished_tiny_run: Any) -> None:
     assert noted["methods"]["dpo"]["hyperparameters"]["schedule"]["learning_rate"] == 0.003
     assert noted["methods"]["best_of_n"]["kl"] == "analytic upper bound"
     assert noted["evaluators"]["gold"] == {"role": "diagnostic", "note": noted["evaluators"]["gold"]["note"]}
-    assert set(noted["evaluators"]) == {"gold", "second_opinion", "proxy", "win_rate", "kl", "behaviour"}
+    asked = {"gold", "second_opinion", "proxy", "heldout_reward", "ai_judge", "win_rate", "kl", "behaviour"}
+    assert set(noted["evaluators"]) == asked
 
 
 def test_the_leaderboard_has_the_promised_columns_and_a_row_a_method(finished_tiny_run: Any) -> None:
