@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate.utils import broadcast_object_list, gather_object
-from datasets import Dataset
 
 from alignarena.core.contract import (
     Backend,
@@ -40,6 +40,7 @@ from alignarena.core.errors import BadInput, BudgetUsedUp
 from alignarena.core.feedback import cost_of_preferring, cost_of_scoring
 from alignarena.core.lineage import models, roots
 from alignarena.core.records import Budget, Ledger
+from alignarena.core.rows import rows_of, with_column
 from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.batches import examples, grouped, sequences_of
@@ -140,7 +141,7 @@ class HarnessLab:
         """Draw n completions a prompt from an adapter."""
 
         def compute() -> Rows:
-            sampled = Dataset.from_list(self._sample(policy, rows.to_list(), n, stream, sampling))
+            sampled = rows_of(pa.Table.from_pylist(self._sample(policy, rows.to_list(), n, stream, sampling)))
             if self._limited:  # what a judge writes for itself is no completion of the comparison
                 self.meet(in_samples(sampled))
             return sampled
@@ -159,7 +160,7 @@ class HarnessLab:
             for prompt_id, score in zip(rows["prompt_id"][:], scores, strict=True):
                 must_be_finite(score, prompt_id, type(scorer).__name__, "score")
             self.meet(in_scores(rows["prompt_id"][:], scores))
-            return _with_column(rows, "score", [float(score) for score in scores])
+            return with_column(rows, "score", [float(score) for score in scores])
 
         return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute, len(rows))
 
@@ -175,7 +176,7 @@ class HarnessLab:
                 if name in row:
                     must_be_finite(row[name], row["prompt_id"], type(judge).__name__, name)
             self.meet(in_preferences(preferred))
-            return _with_column(preferred, "lineage", [sorted(judge.lineage)] * len(rows))
+            return with_column(preferred, "lineage", [sorted(judge.lineage)] * len(rows))
 
         return self._rows("prefer", f"prefer {type(judge).__name__}", (rows, judge, self.seed), compute, len(rows))
 
@@ -200,7 +201,7 @@ class HarnessLab:
 
         def compute() -> Rows:
             logps = self._forward(rows, "logps", policy.load(self.backbone))
-            return _with_column(rows, "logps", logps)
+            return with_column(rows, "logps", logps)
 
         return self._rows("logps", "log-probs", (policy.digest, rows), compute, len(rows))
 
@@ -210,7 +211,7 @@ class HarnessLab:
         adapter = cast("AdapterPolicy", policy)
 
         def compute() -> Rows:
-            return _with_column(rows, "embedding", self._forward(rows, "embeddings", adapter.load(self.backbone)))
+            return with_column(rows, "embedding", self._forward(rows, "embeddings", adapter.load(self.backbone)))
 
         return self._rows("embed", "embeddings", (policy.digest, rows), compute, len(rows))
 
@@ -461,13 +462,7 @@ class _Once:
         return self.data
 
 
-def _with_column(rows: Rows, name: str, values: list[Any]) -> Rows:
-    kept = rows.remove_columns(name) if name in rows.column_names else rows
-    # of selected rows, add_column would first write them out anew, one by one: three times as long
-    return Dataset(kept.with_format("arrow")[:].append_column(name, [values]))
-
-
 def _read_rows(folder: Path) -> Rows:
-    return Dataset(pq.read_table(folder / "rows.parquet"))
+    return rows_of(pq.read_table(folder / "rows.parquet"))
 
 

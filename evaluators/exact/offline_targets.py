@@ -11,7 +11,7 @@ from scipy.special import expit, log_expit, logsumexp
 
 from alignarena.evaluators.exact.leaves import Floats, Ints
 from alignarena.evaluators.exact.optimum import normalised
-from alignarena.evaluators.exact.targets import population_minimum
+from alignarena.evaluators.exact.population import Contrast, population_minimum
 
 _HALVINGS = 80  # of an interval: to the last bit of a float
 
@@ -74,9 +74,9 @@ def simpo(log_reference: Floats, gold: Floats, beta: float, gamma: float, log_da
     s = gold + a constant: pi(y) = exp(|y| (gold(y) + c) / beta). Above it differences of s exceed those of gold.
     """
 
-    def loss(chosen: Floats, rejected: Floats) -> tuple[Floats, Floats, Floats]:
-        each, wrong = _softplus(gamma - chosen + rejected)
-        return each, -wrong, wrong
+    def loss(score: Floats) -> Contrast:
+        one, none = np.ones_like(score), np.zeros_like(score)
+        return Contrast(score - gamma, one, score, one, none, none)
 
     scale = np.broadcast_to(beta / lengths, gold.shape)
     return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))
@@ -90,16 +90,10 @@ def orpo(log_reference: Floats, gold: Floats, odds_coef: float, log_data: Floats
     in it, and the reference model does not appear.
     """
 
-    def loss(chosen: Floats, rejected: Floats) -> tuple[Floats, Floats, Floats]:
-        certain, other = -np.expm1(chosen), -np.expm1(rejected)  # 1 - P: do / dm is its inverse
-        each, wrong = _softplus((rejected - np.log(other)) - (chosen - np.log(certain)))
-        return odds_coef * each - chosen, -1 - wrong * (odds_coef / certain), wrong * (odds_coef / other)
+    def loss(score: Floats) -> Contrast:
+        uncertain = -np.expm1(score)  # 1 - P: the log-odds have its inverse for a slope
+        odds, slope = score - np.log(uncertain), 1 / uncertain
+        return Contrast(odds, slope, odds, slope, -score, np.full_like(score, -1.0), odds_coef)
 
     scale = np.broadcast_to(1 / lengths, gold.shape)
     return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))
-
-
-def _softplus(gap: Floats) -> tuple[Floats, Floats]:
-    """Return log(1 + exp(gap)) and its derivative, by one exponential."""
-    small = np.exp(-np.abs(gap))
-    return np.maximum(gap, 0) + np.log1p(small), np.where(gap >= 0, 1.0, small) / (1 + small)

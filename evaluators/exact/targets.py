@@ -8,24 +8,16 @@ is labelled by P(y beats y') = sigmoid(gold(y) - gold(y')).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import binom
 
-from alignarena.core.errors import RunFailed
 from alignarena.evaluators.exact.optimum import Floats, normalised
-
-# (chosen (B, 1), rejected (1, N)) -> the loss and its derivatives by chosen and by rejected, each (B, N)
-PairLoss = Callable[[Floats, Floats], tuple[Floats, Floats, Floats]]
-
-_BLOCK = 32  # rows of an N x N matrix at once: what fits in a cache is computed three times as fast
-_LEAST_GRADIENT = 1e-5  # rounding may stop a search above the tolerance asked for; this is still a minimum
-_LEAST_MASS = 1e-12  # leaves rarer than this in the data are not worth a better-scaled search
+from alignarena.evaluators.exact.population import Contrast, population_minimum
 
 
 def best_of_n(log_reference: Floats, score: Floats, n: int) -> Floats:
@@ -87,11 +79,9 @@ def cpl_biased(
     """
     offset = -alpha * log_reference if to_reference else np.zeros_like(log_reference)
 
-    def loss(chosen: Floats, rejected: Floats) -> tuple[Floats, Floats, Floats]:
-        gap = bias * rejected - chosen
-        small = np.exp(-np.abs(gap))
-        wrong = np.where(gap >= 0, 1.0, small) / (1 + small)
-        return np.maximum(gap, 0) + np.log1p(small), -wrong, bias * wrong
+    def loss(score: Floats) -> Contrast:
+        one, none = np.ones_like(score), np.zeros_like(score)
+        return Contrast(score, one, bias * score, bias * one, none, none)
 
     return population_minimum(loss, log_reference, gold, log_data, np.full_like(log_reference, alpha), offset)
 
@@ -227,30 +217,6 @@ def revision(log_policy: Floats, kernel: Sequence[Any], weights: Sequence[float]
     return np.stack([_pushed(row, each, weights) for row, each in zip(np.exp(log_policy), kernel, strict=True)])
 
 
-def population_minimum(
-    loss: PairLoss, log_reference: Floats, gold: Floats, log_data: Floats, scale: Floats, offset: Floats
-) -> Floats:
-    """Return the policy (P, N) that minimises a pairwise loss over all pairs, prompt by prompt, from the reference.
-
-    The loss of a pair is ``loss(s(chosen), s(rejected))`` with s(y) = scale(y) log pi(y) + offset(y), so the mean over
-    labels is p f(s(y), s(y')) + (1 - p) f(s(y'), s(y)). Both orders of a pair are drawn alike and p(y', y) is
-    1 - p(y, y'), so the mean over pairs is 2 E[p f(s(y), s(y'))]: one evaluation on the N x N matrix.
-
-    Args:
-        loss: f and its two partial derivatives.
-        log_reference: Where the search starts (P, N), finite.
-        gold: The hidden reward, whose differences label the pairs (P, N).
-        log_data: What both completions are drawn from (P, N).
-        scale: Of log pi in s (P, N).
-        offset: Added to it (P, N).
-
-    Raises:
-        RunFailed: The search ends away from a minimum.
-    """
-    rows = zip(log_reference, gold, log_data, scale, offset, strict=True)
-    return np.stack([_minimum(loss, *row) for row in rows])
-
-
 def _best(log_policy: Floats, score: Floats, n: int, finished: NDArray[np.bool_]) -> Floats:
     """Return one prompt's distribution (N,) of the best finished one of n draws, in logs throughout.
 
@@ -310,45 +276,3 @@ def _pushed(policy: Floats, kernel: Any, weights: Sequence[float]) -> Floats:
         mixed += weight * policy
     with np.errstate(divide="ignore"):
         return normalised(np.log(mixed))
-
-
-def _minimum(
-    loss: PairLoss, log_reference: Floats, gold: Floats, log_data: Floats, scale: Floats, offset: Floats
-) -> Floats:
-    """Return one prompt's minimum (N,).
-
-    A leaf's curvature is in proportion to its mass in the data, over ten orders of magnitude; the search is on
-    logits times the root of that mass, where it is even.
-    """
-    data = np.exp(log_data)
-    weight = 2 * data[:, None] * data[None] * expit(gold[:, None] - gold[None])
-    root = np.sqrt(np.maximum(data, _LEAST_MASS))
-
-    def value_and_gradient(scaled: Floats) -> tuple[float, Floats]:
-        log_policy = normalised(scaled / root)
-        value, gradient = _over_pairs(loss, scale * log_policy + offset, weight)
-        gradient *= scale
-        return value, (gradient - np.exp(log_policy) * gradient.sum()) / root
-
-    found = minimize(
-        value_and_gradient,
-        log_reference * root,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 2000, "maxfun": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-7},
-    )
-    if not np.abs(found.jac).max() < _LEAST_GRADIENT:
-        raise RunFailed(f"no minimum of the population loss after {found.nfev} evaluations: {found.message}")
-    return normalised(found.x / root)
-
-
-def _over_pairs(loss: PairLoss, values: Floats, weight: Floats) -> tuple[float, Floats]:
-    """Return the weighted sum of a pair loss over (chosen, rejected) pairs of one prompt and its gradient (N,)."""
-    total, gradient = 0.0, np.zeros_like(values)
-    for first in range(0, len(values), _BLOCK):
-        rows = slice(first, first + _BLOCK)
-        each, by_chosen, by_rejected = loss(values[rows, None], values[None])
-        total += float(np.vdot(weight[rows], each))
-        gradient[rows] += np.einsum("ij,ij->i", weight[rows], by_chosen)
-        gradient += np.einsum("ij,ij->j", weight[rows], by_rejected)
-    return total, gradient

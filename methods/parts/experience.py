@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Scorer, TrainablePolicy
 from alignarena.core.errors import RunFailed
+from alignarena.core.rows import with_column
 from alignarena.methods.parts.rows import pairs
 
 
@@ -118,8 +119,8 @@ class ScoredInGroups:
 
         Drawn anew in one phase, a prompt gives the same completions, which would not be independent within a group.
         """
-        group = list(accumulate(int(index == 0) for index in sampled["sample"]))
-        return lab.score(sampled, self.scorer).add_column("group", group)
+        group = list(accumulate(int(index == 0) for index in sampled["sample"][:]))
+        return with_column(lab.score(sampled, self.scorer), "group", group)
 
 
 @dataclass(frozen=True)

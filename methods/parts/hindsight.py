@@ -30,7 +30,7 @@ def graded(scored: Rows, grades: int, within_prompt: bool) -> Rows:
     straddle, so that scores which are all equal are all of the best. What does not finish is of the worst, 0.
     """
     groups: dict[object, list[int]] = {}
-    for place, prompt_id in enumerate(scored["prompt_id"]):
+    for place, prompt_id in enumerate(scored["prompt_id"][:]):
         groups.setdefault(prompt_id if within_prompt else None, []).append(place)
     score, stopped, grade = np.asarray(scored["score"][:]), _stopped(scored), np.zeros(len(scored), dtype=int)
     for group in groups.values():

@@ -51,7 +51,7 @@ class Instructed:
 
 
 def _with_plain_prompts(rows: Rows, plain: Rows) -> Rows:
-    prompts = dict(zip(plain["prompt_id"], plain["prompt"], strict=True))
+    prompts = dict(zip(plain["prompt_id"][:], plain["prompt"][:], strict=True))
     return Dataset.from_list(
         [{**{key: value for key, value in row.items() if key != "prompt_ids"}, "prompt": prompts[row["prompt_id"]]}
          for row in rows.to_list()]

@@ -81,7 +81,7 @@ def differing(rows: Rows) -> Rows:
     Raises:
         RunFailed: None do.
     """
-    kept = [i for i, texts in enumerate(rows["completions"]) if texts[0] != texts[1]]
+    kept = [i for i, texts in enumerate(rows["completions"][:]) if texts[0] != texts[1]]
     if not kept:
         raise RunFailed(f"both completions of each of {len(rows)} prompts are equal: there is nothing to compare")
     return rows.select(kept)

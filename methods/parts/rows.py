@@ -37,7 +37,7 @@ def finished(rows: Rows) -> Rows:
     Raises:
         RunFailed: None does.
     """
-    kept = [i for i, reason in enumerate(rows["finish_reason"]) if reason == "stop"]
+    kept = [i for i, reason in enumerate(rows["finish_reason"][:]) if reason == "stop"]
     if not kept:
         raise RunFailed(f"none of {len(rows)} completions ends by itself; raise max_new_tokens or train SFT longer")
     return rows.select(kept)
@@ -82,7 +82,7 @@ def untied(preferences: Rows) -> Rows:
     Raises:
         RunFailed: None do.
     """
-    kept = [i for i, ranks in enumerate(preferences["ranks"]) if len(set(ranks)) > 1]
+    kept = [i for i, ranks in enumerate(preferences["ranks"][:]) if len(set(ranks)) > 1]
     if not kept:
         raise RunFailed(f"nothing to learn from: the completions of each of {len(preferences)} prompts are tied")
     return preferences.select(kept)

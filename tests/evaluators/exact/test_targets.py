@@ -8,6 +8,7 @@ from scipy.special import expit
 
 from alignarena.evaluators.exact import targets
 from alignarena.evaluators.exact.optimum import kl, normalised, tilted
+from alignarena.evaluators.exact.population import Contrast, population_minimum
 from alignarena.evaluators.exact.targets import (
     best_of_n,
     cpl,
@@ -182,12 +183,25 @@ def test_biased_cpl_has_the_stated_form(to_reference):
 def test_the_kind_of_loss_is_left_to_the_caller():
     reference, gold, data = a_world(leaves=20)
 
-    def squared(chosen, rejected):  # IPO at beta 1/2
-        gap = chosen - rejected - 1
-        return gap**2, 2 * gap, -2 * gap + 0 * rejected
+    def cubed(score):  # the cross-entropy of s^3: least where it differs as gold does
+        slope, none = 3 * score**2, np.zeros_like(score)
+        return Contrast(score**3, slope, score**3, slope, none, none)
 
-    found = targets.population_minimum(squared, reference, gold, data, np.ones_like(gold), -reference)
-    assert kl(ipo(reference, gold, 0.5, data), found).max() < 1e-8
+    found = population_minimum(cubed, reference, gold, data, np.ones_like(gold), np.zeros_like(gold))
+    gap = found**3 - gold
+    assert gap == pytest.approx(np.broadcast_to(gap.mean(1, keepdims=True), gap.shape), abs=1e-3)
+
+
+def test_the_likelihood_of_what_is_chosen_alone():
+    reference, gold, data = a_world(leaves=20)
+
+    def likelihood(score):
+        one, none = np.ones_like(score), np.zeros_like(score)
+        return Contrast(none, none, none, none, -score, -one)
+
+    found = population_minimum(likelihood, reference, gold, data, np.ones_like(gold), np.zeros_like(gold))
+    wins = [expit(values[:, None] - values[None]) @ np.exp(row) for values, row in zip(gold, data, strict=True)]
+    assert kl(normalised(data + np.log(np.stack(wins))), found).max() < 1e-8
 
 
 def test_rest_keeps_what_clears_the_last_threshold():
