@@ -103,7 +103,7 @@ def plot(results: Results) -> Any | None:
         upper.plot(times, one.proxy, label=one.label, **style)
         lower.plot(times, one.kl, **style)
     upper.set_ylabel("proxy, mean score")
-    lower.set_ylabel("KL to SFT (nats)")
+    lower.set_ylabel("KL to where it began (nats)")
     lower.set_xlabel("times that samples were drawn and scored in training")
     name_beside(drawn)
     return drawn

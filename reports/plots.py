@@ -155,7 +155,7 @@ FIGURES: dict[str, tuple[Callable[[Results], Any | None], str]] = {
     "gold": (gold, "Gold reward of each method with its 95 % interval; the dashed line is SFT"),
     "reward_kl": (reward_kl, "Reward against KL to SFT, one point a method, and the best reached at each KL"),
     "gold_proxy": (gold_proxy, "Gold reward against the reward model's score, one point a method"),
-    "over_training": (over_training.plot, "Training reward and KL to SFT over training"),
+    "over_training": (over_training.plot, "Training reward and distance to where training began"),
     "win_matrix": (wins.plot, "Share of prompts that the row's method wins against the column's"),
     "plane": (plane.plot, "Helpful against harmless, one point a method"),
     "cost": (cost.plot, "Gain over SFT against what was charged beyond SFT"),
