@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from alignarena.evaluators.sentiment import parts
@@ -23,15 +24,20 @@ def rendered(to: Path, hash_seed: str) -> dict[str, bytes]:
     return {str(file.relative_to(to)): file.read_bytes() for file in sorted(to.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 def test_the_report_is_byte_stable(tmp_path: Path) -> None:
     first = rendered(tmp_path / "a" / "report", "1")
     assert "index.html" in first
     assert first == rendered(tmp_path / "b" / "report", "2")
 
 
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return load_results(str(REFERENCE)).leaderboard().set_index("method")
+
+
 @pytest.mark.parametrize("method", sorted(path.parents[1].name for path in REFERENCE.glob("*/*/completions.jsonl")))
-def test_gold_is_what_the_completions_are_worth(method: str) -> None:
-    table = load_results(str(REFERENCE)).leaderboard().set_index("method")
+def test_gold_is_what_the_completions_are_worth(table: pd.DataFrame, method: str) -> None:
     gold = [parts(row)["gold"] for row in RunFolder.open(REFERENCE).read_cell(method, 0).completions]
     assert table.loc[method, "gold_reward"] == pytest.approx(sum(gold) / len(gold), abs=1e-9)
 

@@ -107,10 +107,12 @@ def test_mask_off_by_one(falls: Falls) -> None:
     falls("mask drops the first token", "dpo", Collator, "batch", without_first_token)
 
 
+@pytest.mark.slow
 def test_log_probs_off_by_one(falls: Falls) -> None:
     falls("log-probs shifted by one position", "dpo", backbone, "pack", at_own_position)
 
 
+@pytest.mark.slow
 def test_padding_unmasked(falls: Falls) -> None:
     # masks are spread by the same function: they become ones
     falls("padding is not masked", "dpo", Collator, "spread", into_the_next_sequence)
@@ -128,6 +130,7 @@ def test_padding_is_the_end(falls: Falls) -> None:
     falls("padding is the end and counted", "ppo", Tokens, "completions_of", padded_with_end)
 
 
+@pytest.mark.slow
 def test_end_missing(falls: Falls) -> None:
     falls("end of completions not scored", "dpo", Tokens, "completions_of", without_end)
 
@@ -171,6 +174,7 @@ def test_reference_not_frozen_in_ppo(falls: Falls) -> None:
     falls("reference not frozen", "ppo", References, "logps", of_the_moving_policy)
 
 
+@pytest.mark.slow
 def test_beta_doubled(falls: Falls) -> None:
     falls("beta doubled", "dpo", DPOLoss, "__call__", with_twice_the_beta)
 
@@ -206,5 +210,6 @@ def test_sign_of_the_advantages(falls: Falls) -> None:
     falls("sign of the advantages", "ppo", policy_gradient, "gae", of_the_other_sign)
 
 
+@pytest.mark.slow
 def test_value_targets_shifted(falls: Falls) -> None:
     falls("value targets shifted by a token", "ppo", policy_gradient, "gae", one_token_late)
