@@ -88,7 +88,8 @@ def _policy_of(folder: RunFolder, method: str, seed: int) -> Path:
     if method not in methods:
         raise BadInput(f"no method {method!r} in {folder.path}{nearest(method, methods)}")
     if (method, seed) not in cells:
-        raise BadInput(f"no seed {seed} of {method} in {folder.path}{nearest(str(seed), (str(s) for _, s in cells))}")
+        seeds = [str(one) for name, one in cells if name == method]
+        raise BadInput(f"no seed {seed} of {method} in {folder.path}{nearest(str(seed), seeds)}")
     state = folder.state(method, seed)
     if state != "DONE":
         raise BadInput(f"{method}/{seed} of {folder.path} is {state}, not DONE; run the suite again to finish it")

@@ -121,7 +121,7 @@ def test_what_cannot_be_exported_says_what_to_do(finished_tiny_run: Any, tmp_pat
     run, to = finished_tiny_run.folder, tmp_path / "to"
     for wrong, said in (
         ((run, "dpoo", 0), "no method 'dpoo' in .*did you mean 'dpo'"),
-        ((run, "dpo", 7), "no seed 7 of dpo"),
+        ((run, "dpo", 7), "no seed 7 of dpo in .*; known: 0$"),
         ((run, "base", 0), "the base model itself; add --merge"),
         ((tmp_path, "dpo", 0), "not a run folder"),
     ):
