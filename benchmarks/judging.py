@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignarena.benchmarks.against_sft import Row, compared, feedback, no_completions, paired
+from alignarena.core.errors import RunFailed
 from alignarena.core.lineage import WITHHELD, compared_model, same_family
 from alignarena.core.text import prompt_text
 from alignarena.evaluators.judges.pairs import Answer, PairJudge
@@ -35,6 +36,7 @@ def judge(run_dir: str | Path, spec: str, settings: Mapping[str, Any] | None = N
 
     Raises:
         BadInput: No such judge or folder, or a run without SFT.
+        RunFailed: The judge answers nothing at all.
     """
     for folder in run_folders(run_dir):
         _judge(folder, spec, settings)
@@ -90,7 +92,17 @@ def _judge(folder: RunFolder, spec: str, settings: Mapping[str, Any] | None) -> 
     for group in groups:
         asked = _of_run(folder, spec, everything, group[0].seed) if of_run else find_judge(spec, settings)
         judged += _verdicts(asked, group, baselines, folder)
+    _must_have_answered(asked, [answer for one in judged for answer in one.answers])
     _write(folder, asked, judged)
+
+
+def _must_have_answered(asked: PairJudge, answers: Sequence[Answer]) -> None:
+    questions = [one for one in answers if not one.ruled]
+    missing = Counter(one.missing for one in questions if one.missing)
+    if questions and missing.total() == len(questions):
+        why = missing.most_common(1)[0][0]
+        raise RunFailed(f"judge {asked.name} answered none of {len(questions)} comparisons ({why}), and nothing was "
+                        "written; once that is mended, the same command asks again")  # fmt: skip
 
 
 def _of_run(folder: RunFolder, spec: str, cells: Sequence[Cell], seed: int) -> PairJudge:

@@ -99,6 +99,17 @@ def test_the_verb_writes_the_report(run: RunFolder, capsys: pytest.CaptureFixtur
         assert said in capsys.readouterr().err
 
 
+def test_a_judge_that_cannot_be_reached_leaves_the_run_as_it_was(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    nobody = ["base_url=http://127.0.0.1:9/v1", "retries=0", "timeout=5"]
+    assert cli.main(["score", str(run.path), "--judge", "api:nobody", "--set", *nobody]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "judge nobody answered none of" in said and "(no connection)" in said
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
 def test_without_sft_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
     alone = run_folders.quickstart(tmp_path / "run", methods=("dpo",))
     with pytest.raises(BadInput, match="run sft and another method"):
