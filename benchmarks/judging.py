@@ -18,7 +18,7 @@ from alignarena.core.text import prompt_text
 from alignarena.evaluators.judges.pairs import Answer, PairJudge
 from alignarena.evaluators.judges.registry import IN_A_RUN, find_judge
 from alignarena.results import agreement
-from alignarena.results.frame import BASELINE, run_folders
+from alignarena.results.folders import BASELINE, run_folders
 from alignarena.results.stats import bootstrap_interval
 from alignarena.results.store import Cell, RunFolder
 

@@ -77,7 +77,7 @@ def test_the_command_writes_a_folder_with_its_card(
     assert cli.main(argv) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "ppo")
     card = ModelCard.load(tmp_path / "ppo" / "README.md")
-    assert card.data.library_name == "peft" and "AutoPeftModelForCausalLM" in card.text
+    assert card.data.to_dict()["library_name"] == "peft" and "AutoPeftModelForCausalLM" in card.text
     assert (tmp_path / "ppo").stat().st_mode & 0o777 == 0o755
     assert [path.name for path in tmp_path.iterdir()] == ["ppo"]  # nothing half made is left
     assert cli.main(argv) == 2

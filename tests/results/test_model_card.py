@@ -28,7 +28,7 @@ def _front_matter(text: str) -> dict[str, Any]:
 def test_the_hub_reads_what_a_policy_is() -> None:
     text = model_card(RunFolder.open(REFERENCE), "dpo", 0, "adapter")
     data = ModelCard(text).data
-    assert (data.base_model, data.library_name, data.license) == (
+    assert (data.base_model, data.to_dict()["library_name"], data.license) == (
         "HuggingFaceTB/SmolLM2-135M-Instruct", "peft", "apache-2.0"
     )  # fmt: skip
     assert data.tags == ["alignarena", "dpo", "arxiv:2305.18290"]
