@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from alignarena.results.of_run import length_controlled
+from alignarena.results.equal_length import length_controlled
 from alignarena.results.scored_pairs import AI_JUDGE, HELD_OUT, UNALIGNED, scored_pairs
 from alignarena.results.stats import Interval
 from alignarena.results.verdicts import against_baseline, margin_of, not_worse, outcomes, without_verdict

@@ -1,0 +1,11 @@
+from datasets import Dataset
+
+from alignarena.core.rows import with_column
+
+
+def test_a_column_is_added_to_selected_rows_and_replaces_one_of_its_name() -> None:
+    rows = Dataset.from_list([{"a": i, "b": -i} for i in range(4)]).select([3, 1])
+    added = with_column(rows, "c", ["x", "y"])
+    assert added.to_list() == [{"a": 3, "b": -3, "c": "x"}, {"a": 1, "b": -1, "c": "y"}]
+    assert with_column(added, "b", [7, 8]).to_list() == [{"a": 3, "c": "x", "b": 7}, {"a": 1, "c": "y", "b": 8}]
+    assert rows.column_names == ["a", "b"]
