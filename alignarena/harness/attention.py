@@ -1,8 +1,9 @@
 """Attention over packed rows without padding: only the blocks of scores that the shared-prefix layout needs.
 
 All tokens of a micro-batch stand in one row of length N. A packed row ``[prompt][y1]..[yK]`` of it is cut into blocks
-of queries; a completion's block reads the keys of its prompt and its own, never its neighbours'. Blocks of like shape
-are computed together, and the backward pass computes the probabilities again, so that memory grows with N and not
+of queries; a completion's block reads the keys of its prompt and its own, never its neighbours'. A prefix that all
+prompts begin with may stand before the rows once, and every block reads it. Blocks of like shape are computed
+together, and the backward pass computes the probabilities again, so that memory grows with N and not
 with its square. On CPU this is 3-4 times as fast as torch's masked SDPA (docs/performance.md); it needs nothing but
 matrix products, so it runs on any device.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +21,12 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from alignarena.harness.tokens import Ids
+
 BLOCKS = "alignarena_blocks"  # the name under which transformers finds this implementation
 _QUERIES = 128  # of a block: a longer segment is cut, which skips most of what causality masks
 _SCORES = 49_152  # query-key pairs computed at once: a few MiB, so that they stay in the cache
+_SAVES = 16  # tokens that sharing a prefix must save: it costs one more block a layer
 _SLACK = 4_096  # padded pairs that cost less than one more set of kernel calls
 _NEVER = 2**30  # position of a padded key: later than every query
 
@@ -32,6 +37,28 @@ class PackedRow(NamedTuple):
     start: int
     prompt: int
     completions: tuple[int, ...]
+    prefix: int = 0  # so many of the N tokens, the first ones, are the beginning of its prompt
+
+
+def with_prefix(prefix: int, rows: Sequence[tuple[int, tuple[int, ...]]]) -> list[PackedRow]:
+    """Place rows, given as the length of the prompt and of its completions, after a prefix that all prompts begin with.
+
+    Returns:
+        The prefix as a row of its own, if there is one, and the rows, whose prompts go on where it ends.
+    """
+    placed = [PackedRow(0, prefix, (0,))] if prefix else []
+    start = prefix
+    for prompt, completions in rows:
+        placed.append(PackedRow(start, prompt - prefix, completions, prefix))
+        start += prompt - prefix + sum(completions)
+    return placed
+
+
+def common_prefix(prompts: Sequence[Ids]) -> int:
+    """Return how many tokens all prompts begin with, if computing them once saves anything; each keeps its last one."""
+    same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
+    length = min(len(list(same)), min(map(len, prompts)) - 1)
+    return length if length * (len(prompts) - 1) >= _SAVES else 0
 
 
 @dataclass
@@ -86,19 +113,19 @@ class _Block(NamedTuple):
     q: np.ndarray[Any, Any]
     k: np.ndarray[Any, Any]
     first: int  # position of the first query
-    prefix: int  # keys that come before the block's own segment, all of the prompt or none
 
 
 def _blocks(row: PackedRow) -> Iterator[_Block]:
-    """Cut a row into blocks: the prompt with its first completion as one sequence, then each other completion."""
-    prompt = np.arange(row.start, row.start + row.prompt)
+    """Cut a row into blocks: its prompt with the first completion as one sequence, then each other completion."""
+    common = np.arange(row.prefix)
+    whole = np.concatenate([common, np.arange(row.start, row.start + row.prompt)])
     at = row.start
     for number, length in enumerate(row.completions):
-        prefix = prompt if number else prompt[:0]
+        prefix = whole if number else common
         stop = at + length + (0 if number else row.prompt)
         for a in range(at, stop, _QUERIES):
             b = min(a + _QUERIES, stop)
-            yield _Block(np.arange(a, b), np.concatenate([prefix, np.arange(at, b)]), len(prefix) + a - at, len(prefix))
+            yield _Block(np.arange(a, b), np.concatenate([prefix, np.arange(at, b)]), len(prefix) + a - at)
         at = stop
 
 

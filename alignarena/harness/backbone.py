@@ -33,7 +33,10 @@ from alignarena.harness.weights import BASE, FullWeights, LoraWeights, Weights
 
 _PROBE_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # mean over tokens, nats: bf16 rounds logits near 20 to 1/16
 # Rare words that both answers share: a completion that sees its neighbour copies them, and is found out.
-_PROBE_PROMPTS = ("What did the old sailor bring home?", "Tell me, in a few words, what lay on the table that morning.")
+_PROBE_PROMPTS = tuple(  # long enough a beginning to be shared
+    f"After three long winters at sea the old sailor came home to his village by the lake and sat down. {question}"
+    for question in ("What did he bring?", "Tell me, in a few words, what lay on the table that morning.")
+)
 _PROBE_ANSWERS = ("Seven zinc buttons, a quince and a violet umbrella.", "Seven zinc buttons, and a quince in violet.")
 
 
@@ -256,7 +259,7 @@ class Backbone:
             return ids
         # English is all one unknown token here, which would look the same in any order
         vocabulary = self._base.get_output_embeddings().weight.shape[0]
-        return tuple(7 * ord(character) % vocabulary for character in text[-12:])
+        return tuple(7 * ord(character) % vocabulary for character in text[:20] + text[-12:])
 
     def _close(self, found: Tensor, plain: Tensor) -> bool:
         return bool((found - plain).abs().mean() <= _PROBE_TOLERANCE[self.precision])

@@ -1,7 +1,11 @@
 """Log-probs of realised tokens without keeping tokens x vocabulary: the head runs in chunks, in fp32 statistics.
 
 With a frozen head the gradient of a token's log-prob with respect to its hidden state is known in the forward pass:
-``W[y] - softmax(W h) W``. So the forward keeps one vector a token and the backward is one multiplication.
+``(e_y - softmax(W h)) W``. So the forward keeps one vector a token and the backward is one multiplication.
+
+A chunk's logits are one product, in the precision of the head: few tokens at once cost reading the whole vocabulary for
+little work (128 tokens 15 ms, 512 tokens 28 ms). On CPU the softmax then goes over them by a few rows, which stay in
+the cache through all its passes: half the time of the whole chunk at once.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 128  # tokens a chunk: 25 MiB of fp32 logits at a vocabulary of 50,000, which stay near the cores
+CHUNK = 512  # tokens a chunk: 50 MB of bf16 logits at a vocabulary of 50,000
+_CPU_ROWS = 4  # tokens whose fp32 log-probs are held at once: 800 kB, the second-level cache of a core
 
 
 class _FrozenHeadLogps(torch.autograd.Function):
@@ -22,13 +27,10 @@ class _FrozenHeadLogps(torch.autograd.Function):
         wants_grad = ctx.needs_input_grad[0]
         slopes = torch.empty_like(hidden) if wants_grad else None
         for part in _chunks(target):
-            probs = torch.nn.functional.linear(hidden[part], weight, bias).float()
-            chosen = probs.gather(1, target[part, None])
-            norm = probs.logsumexp(1, keepdim=True)
-            logps[part] = (chosen - norm)[:, 0]
+            logits = torch.nn.functional.linear(hidden[part], weight, bias)
+            logps[part] = _chosen(logits, target[part], to_slopes=wants_grad)
             if slopes is not None:
-                probs.sub_(norm).exp_()
-                slopes[part] = weight[target[part]] - probs.to(weight.dtype) @ weight
+                slopes[part] = logits @ weight
         ctx.save_for_backward(slopes)
         return logps
 
@@ -46,8 +48,7 @@ class _TrainedHeadLogps(torch.autograd.Function):
         logps = torch.empty(len(target), dtype=torch.float32, device=hidden.device)
         head = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         for part in _chunks(target):
-            logits = torch.nn.functional.linear(hidden[part], *head).float()
-            logps[part] = logits.gather(1, target[part, None])[:, 0] - logits.logsumexp(1)
+            logps[part] = _chosen(torch.nn.functional.linear(hidden[part], *head), target[part], to_slopes=False)
         ctx.save_for_backward(hidden, weight, bias, target)
         return logps
 
@@ -57,17 +58,27 @@ class _TrainedHeadLogps(torch.autograd.Function):
         head = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         slope_hidden, slope_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         slope_bias = None if bias is None else torch.zeros_like(bias)
-        for whole in _chunks(target, 4 * CHUNK):  # the weight's gradient is V x D: added up few times
-            above = torch.empty(len(target[whole]), len(weight), dtype=hidden.dtype, device=hidden.device)
-            for part in _chunks(target[whole]):
-                probs = torch.nn.functional.linear(hidden[whole][part], *head).float().softmax(1)
-                probs.scatter_add_(1, target[whole][part, None], probs.new_full((len(probs), 1), -1.0))
-                above[part] = probs.mul_(-grads[0][whole][part, None])
-            slope_hidden[whole] = above @ head[0]
-            slope_weight += above.t() @ hidden[whole]
+        for part in _chunks(target):
+            above = torch.nn.functional.linear(hidden[part], *head)
+            _chosen(above, target[part], to_slopes=True)
+            above.mul_(grads[0][part, None])
+            slope_hidden[part] = above @ head[0]
+            slope_weight += above.t() @ hidden[part]
             if slope_bias is not None:
                 slope_bias += above.sum(0)
         return slope_hidden, slope_weight, slope_bias, None
+
+
+def _chosen(logits: Tensor, target: Tensor, to_slopes: bool) -> Tensor:
+    """Return log p(target) of logits (N, V), fp32; if asked, its slopes ``e_y - p`` take the place of the logits."""
+    found = torch.empty(len(target), dtype=torch.float32, device=logits.device)
+    for part in _chunks(target, _CPU_ROWS if logits.device.type == "cpu" else len(target)):
+        logps = torch.log_softmax(logits[part], 1, dtype=torch.float32)
+        found[part] = logps.gather(1, target[part, None])[:, 0]
+        if to_slopes:
+            slopes = logps.exp_().neg_()
+            logits[part] = slopes.scatter_add_(1, target[part, None], torch.ones_like(slopes[:, :1]))
+    return found
 
 
 def _chunks(target: Tensor, size: int = CHUNK) -> Iterator[slice]:

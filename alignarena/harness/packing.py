@@ -1,8 +1,9 @@
 """Sequences into tensors: completions of one prompt share it, so that the prompt is computed once.
 
 A packed row is ``[prompt][y1]...[yK]``: every completion sees the prompt and itself, never its neighbours, and its
-positions start again after the prompt. The rows of a micro-batch stand one after another, without padding. A model
-that cannot be told which tokens see each other gets the plain form: one sequence a row, padded on the right.
+positions start again after the prompt. The rows of a micro-batch stand one after another, without padding, and what
+all their prompts begin with (a template, a system message, solved examples) stands once before them. A model that
+cannot be told which tokens see each other gets the plain form: one sequence a row, padded on the right.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignarena.harness.attention import PackedLayout, PackedRow
+from alignarena.harness.attention import PackedLayout, PackedRow, common_prefix, with_prefix
 from alignarena.harness.flex import block_mask
 from alignarena.harness.tokens import Ids, TokenSequence
 
@@ -33,7 +34,7 @@ class Pack:
     target: Tensor  # (N,) the completion tokens
     last: Tensor  # (S,) flat position of the last token of each sequence: where a reward model reads
     lengths: tuple[int, ...]  # completion tokens of each sequence
-    tokens: int  # the model computes, padding not counted
+    tokens: int  # of the rows, padding not counted; a prefix that they share is counted in each
 
 
 def share_prompts(sequences: Sequence[TokenSequence], share: bool) -> list[list[int]]:
@@ -55,29 +56,35 @@ def row_length(sequences: Sequence[TokenSequence], row: Iterable[int]) -> int:
 def pack(sequences: Sequence[TokenSequence], form: Form = "blocks", device: torch.device | str = "cpu") -> Pack:
     """Lay sequences out in one of the forms, on a device."""
     rows = share_prompts(sequences, form != "plain")
+    prefix = common_prefix([sequences[row[0]].prompt for row in rows]) if form == "blocks" else 0
     lengths = [row_length(sequences, row) for row in rows]
-    shape = (len(rows), max(lengths)) if form == "plain" else (1, sum(lengths))
-    starts = [r * shape[1] for r in range(len(rows))] if form == "plain" else [0, *np.cumsum(lengths)[:-1].tolist()]
+    placed = with_prefix(prefix, [(len(sequences[row[0]].prompt), tuple(len(sequences[i].completion) for i in row))
+                                  for row in rows])  # fmt: skip
+    if form == "plain":
+        shape = (len(rows), max(lengths))
+        placed = [row._replace(start=r * shape[1]) for r, row in enumerate(placed)]
+    else:
+        shape = (1, sum(lengths) - prefix * (len(rows) - 1))
     ids, positions = np.zeros(shape[0] * shape[1], np.int64), np.zeros(shape[0] * shape[1], np.int64)
+    ids[:prefix], positions[:prefix] = sequences[0].prompt[:prefix], np.arange(prefix)
     source: list[Any] = [None] * len(sequences)
     last = [0] * len(sequences)
-    layout = []
-    for start, row in zip(starts, rows, strict=True):
+    for place, row in zip(placed[-len(rows) :], rows, strict=True):
         prompt = sequences[row[0]].prompt
-        at = start + len(prompt)
-        ids[start:at], positions[start:at] = prompt, np.arange(len(prompt))
+        at = place.start + place.prompt
+        ids[place.start : at], positions[place.start : at] = prompt[prefix:], np.arange(prefix, len(prompt))
+        first = at - 1
         for i in row:
             completion = sequences[i].completion
             stop = at + len(completion)
             ids[at:stop], positions[at:stop] = completion, len(prompt) + np.arange(len(completion))
-            source[i] = [start + len(prompt) - 1, *range(at, stop - 1)]
+            source[i] = [first, *range(at, stop - 1)]
             last[i] = stop - 1
             at = stop
-        layout.append(PackedRow(start, len(prompt), tuple(len(sequences[i].completion) for i in row)))
     return Pack(
         input_ids=torch.from_numpy(ids).view(shape).to(device),
         position_ids=torch.from_numpy(positions).view(shape).to(device),
-        attention=_attention(layout, form, device),
+        attention=_attention(placed, form, device),
         source=torch.tensor([p for of in source for p in of], device=device),
         target=torch.tensor([token for sequence in sequences for token in sequence.completion], device=device),
         last=torch.tensor(last, device=device),

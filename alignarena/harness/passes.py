@@ -21,7 +21,7 @@ from alignarena.harness.tokens import TokenSequence
 
 Output = Literal["logps", "values", "scores", "embeddings"]  # (T,), (T,), () and (D,) a sequence
 Table = dict[TokenSequence, Tensor]
-_REVISION = 1  # raise it when a change makes stored reference log-probs wrong
+_REVISION = 2  # raise it when a change makes stored reference log-probs wrong
 
 
 @torch.no_grad()

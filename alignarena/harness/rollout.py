@@ -20,7 +20,8 @@ from alignarena.harness.decoding import Decoding, Prefill
 from alignarena.harness.draw import choose
 from alignarena.harness.tokens import Ids
 
-_ROWS = 64  # whose logits are held at once: 12 MiB of fp32 at a vocabulary of 50,000
+_ROWS = 512  # whose logits are computed at once: few at once cost reading the whole vocabulary for little work
+_CPU_ROWS = 16  # whose fp32 logits are held at once: they stay in the cache of a core through all passes
 
 
 class Rollout(ABC):
@@ -45,7 +46,8 @@ class Rollout(ABC):
         for start in range(0, len(numbers), _ROWS):
             output, own = self.output[start : start + _ROWS], numbers[start : start + _ROWS]
             logits = self.backbone.head(self.variant)(output) if self.backbone.plain_head else output
-            drawn.append(choose(logits.float(), own, sampling))
+            few = _CPU_ROWS if logits.device.type == "cpu" else _ROWS
+            drawn += [choose(logits[i : i + few].float(), own[i : i + few], sampling) for i in range(0, len(own), few)]
         tokens, logps = zip(*drawn, strict=True)
         return torch.cat(tokens), torch.cat(logps)
 
@@ -65,12 +67,10 @@ class SharedPrompts(Rollout):
 
     def __init__(self, backbone: Backbone, variant: str, prompts: Sequence[Ids], repeats: Tensor) -> None:
         super().__init__(backbone, variant)
-        device = repeats.device
-        prefill = Prefill([len(prompt) for prompt in prompts], device)
-        ids = torch.tensor([[token for prompt in prompts for token in prompt]], device=device)
-        positions = torch.cat([torch.arange(len(prompt), device=device) for prompt in prompts])
-        last = torch.tensor([len(prompt) for prompt in prompts], device=device).cumsum(0) - 1
-        output = self._run(last, input_ids=ids, position_ids=positions[None], layout=prefill)
+        prefill = Prefill(prompts, repeats.device)
+        output = self._run(
+            prefill.last, input_ids=prefill.input_ids, position_ids=prefill.position_ids, layout=prefill
+        )
         self.output = output.repeat_interleave(repeats, 0)
         self._state = Decoding(prefill, repeats)
 

@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
 from alignarena.harness import attention
-from alignarena.harness.attention import PackedLayout, PackedRow
+from alignarena.harness.attention import PackedLayout, PackedRow, with_prefix
 
 ROWS = {
     "one causal row": [(9, (4,))],
@@ -15,32 +15,36 @@ ROWS = {
 }
 
 
-def packed(spec: list[tuple[int, tuple[int, ...]]]) -> list[PackedRow]:
-    rows, start = [], 0
-    for prompt, completions in spec:
-        rows.append(PackedRow(start, prompt, completions))
-        start += prompt + sum(completions)
-    return rows
+def packed(spec: list[tuple[int, tuple[int, ...]]], prefix: int = 0) -> list[PackedRow]:
+    return with_prefix(prefix, [(prefix + prompt, completions) for prompt, completions in spec])
+
+
+def size_of(rows: list[PackedRow]) -> int:
+    return sum(row.prompt + sum(row.completions) for row in rows)
 
 
 def mask(rows: list[PackedRow], window: int | None) -> torch.Tensor:
     """Return who sees whom, (N, N), token by token."""
     who = []
     for r, row in enumerate(rows):
-        who += [(r, 0, p) for p in range(row.prompt)]
-        who += [(r, s + 1, row.prompt + p) for s, length in enumerate(row.completions) for p in range(length)]
+        first = "prefix" if r == 0 and row.completions == (0,) else r
+        who += [(first, 0, row.prefix + p) for p in range(row.prompt)]
+        who += [(r, s + 1, row.prefix + row.prompt + p) for s, n in enumerate(row.completions) for p in range(n)]
     near = len(who) if window is None else window
-    return torch.tensor([[a[0] == b[0] and b[1] in (0, a[1]) and 0 <= a[2] - b[2] < near for b in who] for a in who])
+    return torch.tensor(
+        [[b[0] in ("prefix", a[0]) and b[1] in (0, a[1]) and 0 <= a[2] - b[2] < near for b in who] for a in who]
+    )
 
 
 @pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("prefix", [0, 1, 21])
 @pytest.mark.parametrize("name", ROWS)
 def test_outputs_and_gradients_are_those_of_the_mask(
-    name: str, window: int | None, monkeypatch: pytest.MonkeyPatch
+    name: str, prefix: int, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "_QUERIES", 16)
-    rows = packed(ROWS[name])
-    seen, size = mask(rows, window), sum(row.prompt + sum(row.completions) for row in rows)
+    rows = packed(ROWS[name], prefix)
+    seen, size = mask(rows, window), size_of(rows)
     noise = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, heads, size, 8, generator=noise).requires_grad_() for heads in (6, 2, 2))
     above = torch.randn(1, size, 6, 8, generator=noise)

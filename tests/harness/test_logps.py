@@ -10,7 +10,7 @@ from alignarena.harness.logps import logits_logps, token_logps
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("count", [1, 4, 5, 31])  # chunks of 5 and 20: below, at and across the boundary
+@pytest.mark.parametrize("count", [1, 4, 5, 31])  # chunks of 5, by 4 rows: below, at and across the boundaries
 def test_equal_to_log_softmax_with_its_gradient(
     monkeypatch: pytest.MonkeyPatch, bias: bool, count: int, frozen: bool
 ) -> None:

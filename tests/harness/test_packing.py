@@ -24,6 +24,32 @@ def test_a_packed_row_holds_its_prompt_once_and_the_next_follows_without_padding
     assert packed.attention["layout"].rows == (PackedRow(0, 3, (2, 3)), PackedRow(8, 2, (1,)))
 
 
+def test_what_all_prompts_begin_with_stands_once_before_the_rows() -> None:
+    same = tuple(range(100, 120))
+    packed = pack([TokenSequence(same + each.prompt, each.completion) for each in SEQUENCES])
+    assert packed.input_ids.tolist() == [[*same, 11, 12, 13, 1, 2, 4, 5, 6, 21, 22, 3]]
+    assert packed.position_ids.tolist() == [[*range(20), 20, 21, 22, 23, 24, 23, 24, 25, 20, 21, 22]]
+    assert packed.source.tolist() == [22, 23, 28 + 1, 22, 25, 26]
+    assert packed.last.tolist() == [24, 30, 27]
+    assert packed.tokens == 11 + 2 * 20
+    rows = PackedRow(0, 20, (0,)), PackedRow(20, 3, (2, 3), 20), PackedRow(28, 2, (1,), 20)
+    assert packed.attention["layout"].rows == rows
+
+
+def test_a_prompt_that_is_all_prefix_keeps_its_last_token() -> None:
+    same = tuple(range(30))
+    packed = pack([TokenSequence(same, (1,)), TokenSequence((*same, 50), (2,))])
+    assert packed.input_ids.tolist() == [[*range(29), 29, 1, 29, 50, 2]]
+    assert packed.source.tolist() == [29, 32]
+
+
+@pytest.mark.parametrize("length", [15, 16])
+def test_a_prefix_is_shared_only_where_that_saves_enough(length: int) -> None:
+    same = tuple(range(length))
+    packed = pack([TokenSequence((*same, 50), (1,)), TokenSequence((*same, 60), (2,))])
+    assert packed.input_ids.numel() == 2 * (length + 2) - (length if length == 16 else 0)
+
+
 def test_flex_sees_the_same_row_its_prompt_and_the_same_completion() -> None:
     rule = mask_mod([PackedRow(0, 3, (2, 3)), PackedRow(8, 2, (1,))], "cpu")
     seen = create_mask(rule, 1, 1, 11, 11, "cpu")[0, 0]

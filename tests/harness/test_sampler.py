@@ -14,8 +14,10 @@ from toy_task import prompts
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from alignarena.core.contract import Sampling
+from alignarena.harness import attention
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.backbone import Backbone
+from alignarena.harness.decoding import Prefill
 from alignarena.harness.draw import choose
 from alignarena.harness.sampler import Sample, sample, uniforms
 from alignarena.harness.tokens import TokenSequence
@@ -54,6 +56,25 @@ def test_logps_are_those_of_a_plain_forward(backbone: Backbone, adapter: str, sa
             with torch.no_grad():
                 plain = tiny_model.plain_logps(backbone, adapter, sequence)
             assert one.logps == pytest.approx(plain.tolist(), abs=1e-4)
+
+
+def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**row, "prompt": f"one two three four five six seven {row['prompt']}"} for row in prompts().to_list()]
+    asked = [backbone.tokens.prompt_of(row) for row in rows]
+    monkeypatch.setattr(attention, "_SAVES", 10**6)
+    apart = draw(backbone, rows, 3, adapter="one")
+    assert Prefill(asked, torch.device("cpu")).input_ids.numel() == sum(map(len, asked))
+    monkeypatch.setattr(attention, "_SAVES", 1)
+    prefill = Prefill(asked, torch.device("cpu"))
+    assert prefill.prefix >= 7
+    assert prefill.input_ids.numel() == sum(map(len, asked)) - 7 * prefill.prefix
+    together = draw(backbone, rows, 3, adapter="one")
+    assert ids(together) == ids(apart)
+    for group, others in zip(together, apart, strict=True):
+        for one, other in zip(group, others, strict=True):
+            assert one.logps == pytest.approx(other.logps, abs=1e-4)
 
 
 def test_a_completion_depends_on_its_name_only(backbone: Backbone) -> None:

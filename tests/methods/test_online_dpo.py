@@ -86,8 +86,8 @@ def test_online_dpo_is_charged_for_its_rollouts(toy_cell: Callable[..., Any]) ->
 @pytest.mark.parametrize("soft", [False, True])
 def test_online_dpo_climbs_the_score(toy_cell: Callable[..., Any], soft: bool) -> None:
     lab, task = toy_cell()
-    known, schedule = Known(scorer=toy_task.Favours(scale=5.0)), Schedule(learning_rate=2e-2, batch_size=8)
-    policy = replace(FAST, updates=25, soft=soft, reward_model=known, schedule=schedule).align(task, lab)
+    known, schedule = Known(scorer=toy_task.Favours(scale=5.0)), Schedule(learning_rate=5e-3, batch_size=8)
+    policy = replace(FAST, updates=60, soft=soft, reward_model=known, schedule=schedule).align(task, lab)
     before, after = (
         sum(map(toy_task.share, lab.sample(one, task.prompts, 8, stream="evaluation")["completion"])) / 64
         for one in (task.policy, policy)
