@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 512  # tokens a chunk: 50 MB of bf16 logits at a vocabulary of 50,000
-_CPU_ROWS = 4  # tokens whose fp32 log-probs are held at once: 800 kB, the second-level cache of a core
+_IN_CACHE = 2**18  # fp32 log-probs held at once on CPU: 1 MiB, of the second-level cache of a core
 
 
 class _FrozenHeadLogps(torch.autograd.Function):
@@ -72,7 +72,7 @@ class _TrainedHeadLogps(torch.autograd.Function):
 def _chosen(logits: Tensor, target: Tensor, to_slopes: bool) -> Tensor:
     """Return log p(target) of logits (N, V), fp32; if asked, its slopes ``e_y - p`` take the place of the logits."""
     found = torch.empty(len(target), dtype=torch.float32, device=logits.device)
-    for part in _chunks(target, _CPU_ROWS if logits.device.type == "cpu" else len(target)):
+    for part in _chunks(target, max(1, _IN_CACHE // logits.shape[1]) if logits.device.type == "cpu" else CHUNK):
         logps = torch.log_softmax(logits[part], 1, dtype=torch.float32)
         found[part] = logps.gather(1, target[part, None])[:, 0]
         if to_slopes:
