@@ -44,7 +44,7 @@ def test_by_default_one_a_gpu_or_one_for_8_cores(machine: SimpleNamespace) -> No
 
 
 def test_memory_bounds_what_is_not_asked_for(machine: SimpleNamespace) -> None:
-    machine.memory = 15_900
+    machine.memory = 17_000
     assert jobs.chosen_jobs(None, ["sft"], (), most_threads=1) == 3
     assert jobs.chosen_jobs(16, ["sft"], (), most_threads=1) == 16
     machine.memory = 2_000
