@@ -14,7 +14,7 @@ from toy_task import prompts
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from alignarena.core.contract import Sampling
-from alignarena.harness import attention
+from alignarena.harness import attention, rollout
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.decoding import Prefill
@@ -103,6 +103,15 @@ def test_small_batches_draw_the_same(backbone: Backbone, monkeypatch: pytest.Mon
     assert ids(apart) == together
     assert [count for count, _ in seen] == [1] * 8
     assert sum(tokens for _, tokens in seen) == sum(len(one) for group in together for one in group)
+
+
+def test_tokens_drawn_by_a_few_rows_are_those_drawn_at_once(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = draw(backbone, prompts().to_list(), 4)
+    monkeypatch.setattr(rollout, "_ROWS", 7)
+    monkeypatch.setattr(rollout, "_IN_CACHE", 1)  # one row a time
+    assert ids(draw(backbone, prompts().to_list(), 4)) == ids(together)
 
 
 def test_streams_seeds_and_samples_differ(backbone: Backbone) -> None:

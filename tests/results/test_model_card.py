@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,7 +49,9 @@ def test_people_read_data_method_cost_results_and_how_to_repeat_it() -> None:
     assert f"| gold against SFT | {against.difference:.3f} | \\[{against.low:.3f}, {against.high:.3f}] |" in text
     assert "| labels | 825.293 |" in text and "      learning_rate: 0.0001" in text
     assert "all strict pairs of a ranking are trained on together" in text
-    assert "    alignarena run quickstart" in text and "seed 0" in text and "    torch: 2." in text
+    command = json.loads((REFERENCE / "provenance.json").read_text())["command"]
+    assert command.startswith("alignarena run quickstart --out ")
+    assert f"    {command}\n" in text and "seed 0" in text and "    torch: 2." in text
     assert "world" not in text  # the exact laboratory's settings say nothing of this suite
 
 
