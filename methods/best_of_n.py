@@ -16,7 +16,7 @@ from alignarena.core.contract import Lab, Policy, Rows, Sampling, Scorer, Task, 
 from alignarena.core.digest import digest
 from alignarena.core.registry import method
 from alignarena.methods.parts.reward_modelling import RewardModelling
-from alignarena.methods.parts.rows import best_of, by_prompt
+from alignarena.methods.parts.rows import best_row, by_prompt
 
 
 @method("best_of_n", paper="arXiv:2009.01325", family="baseline")
@@ -57,7 +57,7 @@ class BestOfNPolicy:
         for group in by_prompt(drawn):
             for index in range(n):
                 candidates = group[index * self.n : (index + 1) * self.n]
-                best = best_of(Dataset.from_list(candidates), lab)[0]
+                best = best_row(candidates, lab)
                 tokens = sum(len(row["completion_ids"]) for row in candidates)
                 answers.append({**best, "sample": index, "inference_tokens": tokens})
         return Dataset.from_list(answers).remove_columns("score")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import pyarrow as pa
 from datasets import Dataset
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from alignarena.core.contract import Rows
 
 
@@ -20,6 +19,11 @@ def rows_of(table: pa.Table) -> Rows:
     sampling a few hundred short completions. Nothing here reads that cache, so any name that is unique will do.
     """
     return Dataset(table, fingerprint=uuid4().hex)
+
+
+def from_columns(columns: dict[str, list[Any]]) -> Rows:
+    """Return columns as rows, where many small ones are made."""
+    return rows_of(pa.table(columns))
 
 
 def with_column(rows: Rows, name: str, values: list[Any]) -> Rows:

@@ -3,8 +3,8 @@
 All tokens of a micro-batch stand in one row of length N. A packed row ``[prompt][y1]..[yK]`` of it is cut into blocks
 of queries; a completion's block reads the keys of its prompt and its own, never its neighbours'. A prefix that all
 prompts begin with may stand before the rows once, and every block reads it. Blocks of like shape are computed
-together, and the backward pass computes the probabilities again, so that memory grows with N and not
-with its square. On CPU this is 3-4 times as fast as torch's masked SDPA (docs/performance.md); it needs nothing but
+together, and the backward pass computes the probabilities again where they are many, so that memory grows with N and
+not with its square. On CPU this is 3-4 times as fast as torch's masked SDPA (docs/performance.md); it needs nothing but
 matrix products, so it runs on any device.
 """
 
@@ -23,9 +23,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignarena.harness.tokens import Ids
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 BLOCKS = "alignarena_blocks"  # the name under which transformers finds this implementation
 _QUERIES = 128  # of a block: a longer segment is cut, which skips most of what causality masks
 _SCORES = 49_152  # query-key pairs computed at once: a few MiB, so that they stay in the cache
+_KEPT = 2**20  # probabilities of a layer kept for the backward pass; of more it computes them again
 _SAVES = 16  # tokens that sharing a prefix must save: it costs one more block a layer
 _SLACK = 4_096  # padded pairs that cost less than one more set of kernel calls
 _NEVER = 2**30  # position of a padded key: later than every query
@@ -61,6 +63,15 @@ def common_prefix(prompts: Sequence[Ids]) -> int:
     return length if length * (len(prompts) - 1) >= _SAVES else 0
 
 
+class _Padded(NamedTuple):
+    """Tokens that ask and answer in nb blocks, and their positions in their sequences; padding asks at -1."""
+
+    q: Ints  # (nb, qm)
+    q_position: Ints
+    k: Ints  # (nb, km)
+    k_position: Ints
+
+
 @dataclass
 class _Bucket:
     """nb blocks padded to qm queries and km keys."""
@@ -71,6 +82,13 @@ class _Bucket:
     k_position: Tensor  # (nb, km)
     valid: Tensor | None  # (nb * qm, 1, 1) bool; None where no query is padding
     bias: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, padded: _Padded, device: torch.device | str) -> _Bucket:
+        """Put indices on a device."""
+        q, q_position, k, k_position = (torch.from_numpy(array).to(device) for array in padded)
+        valid = None if (padded.q_position >= 0).all() else (q_position >= 0).view(-1, 1, 1)
+        return cls(q.flatten(), k.flatten(), q_position, k_position, valid)
 
     def mask_(self, scores: Tensor, window: int | None) -> None:
         """Hide later keys and those outside a sliding window from scores (nb, KV, qm, G, km), in place."""
@@ -92,13 +110,14 @@ class PackedLayout:
         size = sum(row.prompt + sum(row.completions) for row in rows)
         place = np.zeros(size, dtype=np.int64)  # of each token among the outputs of all buckets
         offset = 0
-        for blocks in _alike([block for row in rows for block in _blocks(row)]):
-            queries = max(len(block.q) for block in blocks)
-            for i, block in enumerate(blocks):
-                place[block.q] = offset + i * queries + np.arange(len(block.q))
-            offset += len(blocks) * queries
-            self.buckets.append(_bucket(blocks, device))
+        for blocks in _alike(_blocks(rows)):
+            padded = _padded(blocks)
+            asked = padded.q_position.ravel() >= 0
+            place[padded.q.ravel()[asked]] = offset + np.flatnonzero(asked)
+            offset += len(asked)
+            self.buckets.append(_Bucket.of(padded, device))
         self.place = torch.from_numpy(place).to(device)
+        self.pairs = sum(len(bucket.q) * bucket.k_position.shape[1] for bucket in self.buckets)  # padding counted
 
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
@@ -109,58 +128,69 @@ class PackedLayout:
         return outputs[None]
 
 
-class _Block(NamedTuple):
-    q: np.ndarray[Any, Any]
-    k: np.ndarray[Any, Any]
-    first: int  # position of the first query
+class _Blocks(NamedTuple):
+    """Some blocks, each array (nb,). Keys are the shared prefix, a stretch of a prompt, and tokens of their own."""
+
+    query: Ints  # first token that asks
+    queries: Ints
+    prefix: Ints  # tokens, from the first of all
+    prompt: Ints  # first token of the stretch
+    prompts: Ints
+    own: Ints  # first token of their own
+    owns: Ints
+
+    @property
+    def keys(self) -> Ints:
+        """Return how many tokens answer."""
+        return self.prefix + self.prompts + self.owns
+
+    def chosen(self, which: Any) -> _Blocks:
+        """Return some of the blocks."""
+        return _Blocks(*(each[which] for each in self))
 
 
-def _blocks(row: PackedRow) -> Iterator[_Block]:
-    """Cut a row into blocks: its prompt with the first completion as one sequence, then each other completion."""
-    common = np.arange(row.prefix)
-    whole = np.concatenate([common, np.arange(row.start, row.start + row.prompt)])
-    at = row.start
-    for number, length in enumerate(row.completions):
-        prefix = whole if number else common
-        stop = at + length + (0 if number else row.prompt)
-        for a in range(at, stop, _QUERIES):
-            b = min(a + _QUERIES, stop)
-            yield _Block(np.arange(a, b), np.concatenate([prefix, np.arange(at, b)]), len(prefix) + a - at)
-        at = stop
+def _blocks(rows: Sequence[PackedRow]) -> _Blocks:
+    """Cut rows into blocks: a prompt with its first completion as one sequence, then each other completion."""
+    count = np.array([len(row.completions) for row in rows])
+    first = np.cumsum(count) - count  # completion of each row
+    length = np.concatenate([row.completions for row in rows])
+    length[first] += [row.prompt for row in rows]
+    start = np.cumsum(length) - length
+    start += np.repeat([row.start for row in rows] - start[first], count)
+    prompt, prompts, prefix = (np.repeat([getattr(row, name) for row in rows], count)
+                               for name in ("start", "prompt", "prefix"))  # fmt: skip
+    prompts[first] = 0
+    pieces = -(-length // _QUERIES)
+    of = np.repeat(np.arange(len(length)), pieces)
+    done = (np.arange(len(of)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * _QUERIES
+    stop = np.minimum(done + _QUERIES, length[of])
+    return _Blocks(start[of] + done, stop - done, prefix[of], prompt[of], prompts[of], start[of], stop)
 
 
-def _alike(blocks: list[_Block]) -> list[list[_Block]]:
+def _alike(blocks: _Blocks) -> Iterator[_Blocks]:
     """Group blocks that waste little when padded to a common shape."""
-    groups: list[list[_Block]] = []
-    queries = keys = needed = 0
-    for block in sorted(blocks, key=lambda block: (-len(block.k), -len(block.q))):
-        pairs = len(block.q) * len(block.k)
-        if groups:
-            area = (len(groups[-1]) + 1) * max(queries, len(block.q)) * keys
-            if area <= _SCORES and area - needed - pairs <= max(0.3 * (needed + pairs), _SLACK):
-                groups[-1].append(block)
-                queries, needed = max(queries, len(block.q)), needed + pairs
-                continue
-        groups.append([block])
-        queries, keys, needed = len(block.q), len(block.k), pairs
-    return groups
+    order = np.lexsort((-blocks.queries, -blocks.keys))
+    begin = queries = keys = needed = 0
+    for at, (q, k) in enumerate(zip(blocks.queries[order].tolist(), blocks.keys[order].tolist(), strict=True)):
+        area = (at - begin + 1) * max(queries, q) * keys
+        wasted = area - needed - q * k
+        if at and (area > _SCORES or wasted > max(0.3 * (needed + q * k), _SLACK)):
+            yield blocks.chosen(order[begin:at])
+            begin, queries, keys, needed = at, q, k, q * k
+        else:
+            queries, keys, needed = max(queries, q), max(keys, k), needed + q * k
+    yield blocks.chosen(order[begin:])
 
 
-def _bucket(blocks: list[_Block], device: torch.device | str) -> _Bucket:
-    shape = len(blocks), max(len(block.q) for block in blocks)
-    q, k = np.zeros(shape, np.int64), np.zeros((len(blocks), max(len(block.k) for block in blocks)), np.int64)
-    q_position, k_position = np.full(q.shape, -1), np.full(k.shape, _NEVER)
-    for i, block in enumerate(blocks):
-        q[i, : len(block.q)], k[i, : len(block.k)] = block.q, block.k
-        q_position[i, : len(block.q)] = block.first + np.arange(len(block.q))
-        k_position[i, : len(block.k)] = np.arange(len(block.k))
-    valid = q_position.reshape(-1, 1, 1) >= 0
-
-    def tensor(array: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    return _Bucket(tensor(q.ravel()), tensor(k.ravel()), tensor(q_position), tensor(k_position),
-                   None if valid.all() else tensor(valid))  # fmt: skip
+def _padded(blocks: _Blocks) -> _Padded:
+    query, queries, prefix, prompt, prompts, own, _ = (each[:, None] for each in blocks)
+    keys = blocks.keys[:, None]
+    at, to = np.arange(queries.max())[None], np.arange(keys.max())[None]
+    answers = np.where(to < prefix, to, np.where(to < prefix + prompts, prompt - prefix + to, own - prefix - prompts + to))
+    return _Padded(
+        q=np.where(at < queries, query + at, 0), q_position=np.where(at < queries, keys - queries + at, -1),
+        k=np.where(to < keys, answers, 0), k_position=np.where(to < keys, to, _NEVER),
+    )  # fmt: skip
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -168,26 +198,29 @@ class _BlockAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float, window: int | None
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value)
         ctx.how = layout, scaling, window
-        outputs = []
+        outputs, kept = [], []
+        few = any(ctx.needs_input_grad) and layout.pairs * query.shape[1] <= _KEPT
         scaled = query * scaling
         for bucket in layout.buckets:
             q, k, v = _taken(bucket, scaled, key, value)
-            outputs.append(_to_tokens(torch.bmm(_probs(bucket, q, k, window), v), bucket.q_position))
+            probs = _probs(bucket, q, k, window)
+            outputs.append(_to_tokens(torch.bmm(probs, v), bucket.q_position))
+            kept += [probs] if few else []
+        ctx.save_for_backward(query, key, value, *kept)
         return torch.cat(outputs).index_select(0, layout.place)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         layout, scaling, window = ctx.how
         scaled = query * scaling
         slopes_q = []
         # a prompt's keys answer several completions: summed in fp32
         slope_k, slope_v = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (key, value))
-        for bucket in layout.buckets:
+        for i, bucket in enumerate(layout.buckets):
             q, k, v = _taken(bucket, scaled, key, value)
-            probs = _probs(bucket, q, k, window)
+            probs = kept[i] if kept else _probs(bucket, q, k, window)
             above = grads[0].index_select(0, bucket.q)
             above = _to_heads(above if bucket.valid is None else above * bucket.valid, bucket.q_position, key.shape[1])
             slope_s = torch._softmax_backward_data(torch.bmm(above, v.transpose(1, 2)), probs, -1, probs.dtype)

@@ -123,14 +123,14 @@ class Collator:
             # one past the end: a completion that is absent
             index = torch.from_numpy(_padded(rows, len(sequences), np.int64))
             self._index[key] = index if key in items[0].k_wise else index[:, 0]
-
-    def spread(self, values: Tensor, lengths: Sequence[int]) -> dict[str, Tensor]:
-        """Turn a flat (N,) tensor, sequence after sequence, into (B, T) a key, zero on padding."""
-        device, sizes = values.device, torch.tensor(lengths)
+        sizes = torch.tensor([len(sequence.completion) for sequence in sequences])
         grid = torch.arange(int(sizes.max()))[None, :]
-        inside = grid < sizes[:, None]
-        flat = (torch.cumsum(sizes, 0) - sizes)[:, None] + grid
-        table = torch.where(inside.to(device), values[torch.where(inside, flat, 0).to(device)], 0.0)
+        self._inside = grid < sizes[:, None]  # (S, T)
+        self._flat = torch.where(self._inside, (torch.cumsum(sizes, 0) - sizes)[:, None] + grid, 0)
+
+    def spread(self, values: Tensor) -> dict[str, Tensor]:
+        """Turn a flat (N,) tensor, sequence after sequence, into (B, T) a key, zero on padding."""
+        table = torch.where(self._inside.to(values.device), values[self._flat.to(values.device)], 0.0)
         return self.pick(torch.cat([table, table.new_zeros(1, table.shape[1])]))
 
     def pick(self, table: Tensor) -> dict[str, Tensor]:
@@ -139,8 +139,8 @@ class Collator:
 
     def batch(self, device: torch.device) -> Batch:
         """Return masks, ends and columns."""
-        lengths = [len(s.completion) for s in self.sequences]
-        mask = self.spread(torch.ones(sum(lengths), device=device), lengths)
+        inside = self._inside.to(device, torch.float32)
+        mask = self.pick(torch.cat([inside, inside.new_zeros(1, inside.shape[1])]))
         ends = [*(self.tokens.finished(s.completion) for s in self.sequences), False]
         columns = {name: self._column(name).to(device) for name in self.items[0].columns}
         return Batch(

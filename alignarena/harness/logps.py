@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 512  # tokens a chunk: 50 MB of bf16 logits at a vocabulary of 50,000
+CHUNK = 512  # tokens a chunk at least: 50 MB of bf16 logits at a vocabulary of 50,000
+_LOGITS = 2**24  # of a small vocabulary more tokens: so many logits
 _IN_CACHE = 2**18  # fp32 log-probs held at once on CPU: 1 MiB, of the second-level cache of a core
 
 
@@ -26,7 +27,7 @@ class _FrozenHeadLogps(torch.autograd.Function):
         logps = torch.empty(len(target), dtype=torch.float32, device=hidden.device)
         wants_grad = ctx.needs_input_grad[0]
         slopes = torch.empty_like(hidden) if wants_grad else None
-        for part in _chunks(target):
+        for part in _chunks(target, max(CHUNK, _LOGITS // len(weight))):
             logits = torch.nn.functional.linear(hidden[part], weight, bias)
             logps[part] = _chosen(logits, target[part], to_slopes=wants_grad)
             if slopes is not None:
@@ -47,7 +48,7 @@ class _TrainedHeadLogps(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
         logps = torch.empty(len(target), dtype=torch.float32, device=hidden.device)
         head = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-        for part in _chunks(target):
+        for part in _chunks(target, max(CHUNK, _LOGITS // len(weight))):
             logps[part] = _chosen(torch.nn.functional.linear(hidden[part], *head), target[part], to_slopes=False)
         ctx.save_for_backward(hidden, weight, bias, target)
         return logps
@@ -58,7 +59,7 @@ class _TrainedHeadLogps(torch.autograd.Function):
         head = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         slope_hidden, slope_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         slope_bias = None if bias is None else torch.zeros_like(bias)
-        for part in _chunks(target):
+        for part in _chunks(target, max(CHUNK, _LOGITS // len(weight))):
             above = torch.nn.functional.linear(hidden[part], *head)
             _chosen(above, target[part], to_slopes=True)
             above.mul_(grads[0][part, None])
@@ -72,7 +73,8 @@ class _TrainedHeadLogps(torch.autograd.Function):
 def _chosen(logits: Tensor, target: Tensor, to_slopes: bool) -> Tensor:
     """Return log p(target) of logits (N, V), fp32; if asked, its slopes ``e_y - p`` take the place of the logits."""
     found = torch.empty(len(target), dtype=torch.float32, device=logits.device)
-    for part in _chunks(target, max(1, _IN_CACHE // logits.shape[1]) if logits.device.type == "cpu" else CHUNK):
+    few = max(1, _IN_CACHE // logits.shape[1]) if logits.device.type == "cpu" else len(target)
+    for part in _chunks(target, few):
         logps = torch.log_softmax(logits[part], 1, dtype=torch.float32)
         found[part] = logps.gather(1, target[part, None])[:, 0]
         if to_slopes:
@@ -81,7 +83,7 @@ def _chosen(logits: Tensor, target: Tensor, to_slopes: bool) -> Tensor:
     return found
 
 
-def _chunks(target: Tensor, size: int = CHUNK) -> Iterator[slice]:
+def _chunks(target: Tensor, size: int) -> Iterator[slice]:
     for start in range(0, len(target), size):
         yield slice(start, start + size)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -67,28 +68,27 @@ def pack(sequences: Sequence[TokenSequence], form: Form = "blocks", device: torc
         shape = (1, sum(lengths) - prefix * (len(rows) - 1))
     ids, positions = np.zeros(shape[0] * shape[1], np.int64), np.zeros(shape[0] * shape[1], np.int64)
     ids[:prefix], positions[:prefix] = sequences[0].prompt[:prefix], np.arange(prefix)
-    source: list[Any] = [None] * len(sequences)
-    last = [0] * len(sequences)
+    sizes = np.array([len(sequence.completion) for sequence in sequences])
+    begin, before = np.zeros_like(sizes), np.zeros_like(sizes)  # where a completion lies, and what predicts its first
+    start = np.zeros_like(sizes)  # position of its first token
     for place, row in zip(placed[-len(rows) :], rows, strict=True):
         prompt = sequences[row[0]].prompt
         at = place.start + place.prompt
         ids[place.start : at], positions[place.start : at] = prompt[prefix:], np.arange(prefix, len(prompt))
-        first = at - 1
-        for i in row:
-            completion = sequences[i].completion
-            stop = at + len(completion)
-            ids[at:stop], positions[at:stop] = completion, len(prompt) + np.arange(len(completion))
-            source[i] = [first, *range(at, stop - 1)]
-            last[i] = stop - 1
-            at = stop
+        begin[row], before[row], start[row] = at + np.cumsum(sizes[row]) - sizes[row], at - 1, len(prompt)
+    target = np.fromiter(chain.from_iterable(sequence.completion for sequence in sequences), np.int64, sizes.sum())
+    inside = np.arange(len(target)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    where = np.repeat(begin, sizes) + inside
+    ids[where], positions[where] = target, np.repeat(start, sizes) + inside
+    source = np.where(inside == 0, np.repeat(before, sizes), where - 1)
     return Pack(
         input_ids=torch.from_numpy(ids).view(shape).to(device),
         position_ids=torch.from_numpy(positions).view(shape).to(device),
         attention=_attention(placed, form, device),
-        source=torch.tensor([p for of in source for p in of], device=device),
-        target=torch.tensor([token for sequence in sequences for token in sequence.completion], device=device),
-        last=torch.tensor(last, device=device),
-        lengths=tuple(len(sequence.completion) for sequence in sequences),
+        source=torch.from_numpy(source).to(device),
+        target=torch.from_numpy(target).to(device),
+        last=torch.from_numpy(begin + sizes - 1).to(device),
+        lengths=tuple(sizes.tolist()),
         tokens=sum(lengths),
     )
 

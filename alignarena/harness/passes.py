@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from alignarena.core.digest import digest
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.meter import Meter
-from alignarena.harness.packing import micro_batches
+from alignarena.harness.packing import Pack, micro_batches
 from alignarena.harness.tokens import TokenSequence
 
 Output = Literal["logps", "values", "scores", "embeddings"]  # (T,), (T,), () and (D,) a sequence
@@ -24,24 +25,42 @@ Table = dict[TokenSequence, Tensor]
 _REVISION = 2  # raise it when a change makes stored reference log-probs wrong
 
 
+class Part:
+    """Sequences that one forward pass takes."""
+
+    def __init__(self, backbone: Backbone, sequences: Sequence[TokenSequence], reused: bool = False) -> None:
+        """Take sequences; ``reused``: several passes read them, so that their layout is kept."""
+        self.sequences = tuple(sequences)
+        layout = partial(backbone.pack, self.sequences)
+        self.packed: Callable[[], Pack] = cache(layout) if reused else layout
+
+    def table(self, output: Output, flat: Tensor) -> Table:
+        """Cut an output of all sequences into those of each."""
+        lengths = [len(sequence.completion) for sequence in self.sequences]
+        each = flat.unbind() if output in ("scores", "embeddings") else torch.split(flat, lengths)
+        return dict(zip(self.sequences, each, strict=True))
+
+
 @torch.no_grad()
 def computed(
-    backbone: Backbone, output: Output, variant: str, parts: Iterable[Sequence[TokenSequence]], meter: Meter,
+    backbone: Backbone, output: Output, variant: str, parts: Iterable[Part], meter: Meter,
     done: Callable[[int, int], None] = lambda sequences, tokens: None,
 ) -> Table:  # fmt: skip
     """Compute an output of a variant for every sequence of this process's parts; return those of all processes."""
     table: Table = {}
     used = 0
-    for sequences in parts:
-        packed = backbone.pack(sequences)
-        flat = getattr(backbone, output)(variant, packed)
-        by_sequence = output in ("scores", "embeddings")
-        each = flat.unbind() if by_sequence else torch.split(flat, list(packed.lengths))
-        table.update(zip(sequences, each, strict=True))
+    for part in parts:
+        packed = part.packed()
+        table.update(part.table(output, getattr(backbone, output)(variant, packed)))
         used += packed.tokens
-        done(len(sequences), packed.tokens)
+        done(len(part.sequences), packed.tokens)
     used = sum(gather_object([used]))
     meter.add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
+    return everywhere(backbone, table)
+
+
+def everywhere(backbone: Backbone, table: Table) -> Table:
+    """Return what all processes computed."""
     if backbone.accelerator.num_processes == 1:
         return table
     shards = gather_object([[(sequence, value.tolist()) for sequence, value in table.items()]])
@@ -49,7 +68,7 @@ def computed(
     return {sequence: torch.tensor(value, device=device) for shard in shards for sequence, value in shard}
 
 
-def whole_prompts(backbone: Backbone, sequences: Iterable[TokenSequence]) -> list[list[TokenSequence]]:
+def whole_prompts(backbone: Backbone, sequences: Iterable[TokenSequence]) -> list[Part]:
     """Cut sequences into this process's parts; completions of a prompt stay together: split, it is computed twice."""
     by_prompt: dict[object, list[TokenSequence]] = {}
     for sequence in dict.fromkeys(sequences):
@@ -57,7 +76,7 @@ def whole_prompts(backbone: Backbone, sequences: Iterable[TokenSequence]) -> lis
     accelerator = backbone.accelerator
     groups = list(by_prompt.values())[accelerator.process_index :: accelerator.num_processes]
     cut = micro_batches(groups, 2 * backbone.config.tokens_per_batch, backbone.form)
-    return [[sequence for group in part for sequence in groups[group]] for part in cut]
+    return [Part(backbone, [sequence for group in part for sequence in groups[group]]) for part in cut]
 
 
 class References:
@@ -68,7 +87,7 @@ class References:
         self.backbone, self.cache, self.start = backbone, cache, start
 
     def logps(
-        self, variant: str, parts: Sequence[Sequence[TokenSequence]], meter: Meter, keep: bool
+        self, variant: str, parts: Sequence[Part], meter: Meter, keep: bool
     ) -> Table:
         """Return log-probs (T,) of each sequence; what is found is charged what it cost to compute.
 
@@ -82,7 +101,7 @@ class References:
         """
         if not keep:
             return computed(self.backbone, "logps", variant, parts, meter)
-        every = gather_object([[list(part) for part in parts]])
+        every = gather_object([[list(part.sequences) for part in parts]])
         key = digest("reference", _REVISION, self.backbone.digest, self.start, every)
         ordered = list(dict.fromkeys(sequence for shard in every for part in shard for sequence in part))
         record = self.cache.record(key)

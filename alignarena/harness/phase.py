@@ -15,12 +15,22 @@ from alignarena.core.contract import Batch
 from alignarena.core.seeds import generator
 from alignarena.harness.batches import Collator, Example, grouped, sequences_of
 from alignarena.harness.packing import micro_batches
-from alignarena.harness.passes import Output, Table, computed
+from alignarena.harness.passes import Output, Part, Table, computed, everywhere
 
 if TYPE_CHECKING:
+    from alignarena.harness.backbone import Backbone
     from alignarena.harness.trainer import Fit
 
 POLICY, VALUE = "training-policy", "training-value"
+
+
+class MicroBatch:
+    """Examples that one forward and backward pass takes."""
+
+    def __init__(self, items: list[Example], backbone: Backbone, reused: bool) -> None:
+        self.part = Part(backbone, sequences_of(items), reused)
+        self.collator = Collator(items, self.part.sequences, backbone.tokens)
+        self.ahead: dict[Output, Tensor] = {}  # outputs for the next step, with their graphs
 
 
 class Phase:
@@ -31,6 +41,8 @@ class Phase:
         self.groups = grouped(items)
         self.steps_per_epoch = math.ceil(len(self.groups) / fit.schedule.batch_size)
         self.total_steps = self.steps_per_epoch * fit.schedule.num_train_epochs
+        self._one_step = self.steps_per_epoch == 1  # so all epochs read the same
+        self._kept: list[MicroBatch] | None = None
         self.frozen: dict[str, Table] = {}
         self.prepared: dict[str, Tensor] = {}
         self._place = {id(example): i for i, example in enumerate(items)}
@@ -48,33 +60,41 @@ class Phase:
         fit = self.fit
         needs = fit.loss.needs & {"reference", "old", "values"}
         # laid out as the first epoch will be, so that its first ratio is 1 to the last bit
-        steps = range(self.steps_per_epoch if needs else 0)
-        parts = [sequences_of(part) for step in steps for part in self.micro(step)]
+        micro = [part for step in range(self.steps_per_epoch if needs else 0) for part in self.micro(step)]
         if "reference" in needs:
             # before its first step the policy is its reference, and in the same precision: full fine-tuning trains in
             # fp32 what it keeps in bf16, and DPO's loss would not start at log 2
             variant = fit.start if fit.log else POLICY
-            self.frozen["reference"] = fit.references.logps(variant, parts, fit.meter, shared)
+            self.frozen["reference"] = fit.references.logps(variant, [m.part for m in micro], fit.meter, shared)
         passes: dict[str, tuple[Output, str]] = {"old": ("logps", POLICY), "values": ("values", VALUE)}
         for name, (output, variant) in passes.items():
             if name in needs:
-                self.frozen[name] = computed(fit.backbone, output, variant, parts, fit.meter)
+                self.frozen[name] = self._before_the_first_step(output, variant, micro)
         everything = Collator(self.items, sequences_of(self.items), fit.backbone.tokens)
         prepared = fit.loss.prepare(self._batch(everything), state)
         self.prepared = {name: value.cpu() for name, value in prepared.items()}
 
+    def _before_the_first_step(self, output: Output, variant: str, micro: list[MicroBatch]) -> Table:
+        """Compute an output of what is trained; where the first step reads the same, that pass is its forward pass."""
+        backbone = self.fit.backbone
+        if not self._one_step or set(gather_object([len(micro)])) != {1}:
+            return computed(backbone, output, variant, [m.part for m in micro], self.fit.meter)
+        (only,) = micro
+        with torch.enable_grad():
+            only.ahead[output] = getattr(backbone, output)(variant, only.part.packed())
+        return everywhere(backbone, only.part.table(output, only.ahead[output].detach()))
+
     def _batch(self, collator: Collator) -> Batch:
         batch = collator.batch(self.fit.backbone.accelerator.device)
-        lengths = [len(s.completion) for s in collator.sequences]
         for name, into in (("reference", "reference"), ("old", "old"), ("values", "old_values")):
             if name in self.frozen:
                 flat = torch.cat([self.frozen[name][s] for s in collator.sequences])
-                setattr(batch, into, collator.spread(flat, lengths))
+                setattr(batch, into, collator.spread(flat))
         return batch
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def steps(self, first: int) -> Iterator[tuple[int, list[list[Example]]]]:
+    def steps(self, first: int) -> Iterator[tuple[int, list[MicroBatch]]]:
         """Yield the steps of all epochs from the first not yet done, with this process's micro-batches."""
         for step in range(first, self.total_steps):
             yield step, self.micro(step)
@@ -89,13 +109,18 @@ class Phase:
         """Tell whether an epoch is over after a step."""
         return (step + 1) % self.steps_per_epoch == 0
 
-    def micro(self, step: int) -> list[list[Example]]:
+    def micro(self, step: int) -> list[MicroBatch]:
         """Return this process's micro-batches of a step."""
+        if self._kept is not None:
+            return self._kept
         accelerator, backbone = self.fit.backbone.accelerator, self.fit.backbone
-        mine = self._chosen(step)[accelerator.process_index :: accelerator.num_processes]
+        mine = sorted(self._chosen(step))[accelerator.process_index :: accelerator.num_processes]
         groups = [[self.items[i] for i in self.groups[g]] for g in mine]
         cut = micro_batches([sequences_of(g) for g in groups], backbone.config.tokens_per_batch, backbone.form)
-        return [[example for g in part for example in groups[g]] for part in cut]
+        made = [MicroBatch([example for g in part for example in groups[g]], backbone, self._one_step) for part in cut]
+        if self._one_step:
+            self._kept = made
+        return made
 
     def divisor(self, step: int) -> float:
         """Return the rows or completion tokens of a step, over all processes: what its mean divides by."""
@@ -105,7 +130,7 @@ class Phase:
         key = next(iter(self.fit.loss.reads))
         return float(sum(row.tokens(key) for row in rows))
 
-    def means(self, micro: list[list[Example]], divisor: float, backward: bool) -> tuple[dict[str, float], int]:
+    def means(self, micro: list[MicroBatch], divisor: float, backward: bool) -> tuple[dict[str, float], int]:
         """Return the mean loss and metrics over the micro-batches of all processes, and the tokens computed.
 
         Args:
@@ -137,26 +162,30 @@ class Phase:
             counted += other_tokens
         return total, counted
 
-    def loss(self, part: list[Example]) -> tuple[Tensor, Mapping[str, Tensor], int]:
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, Mapping[str, Tensor], int]:
         """Return the loss and metrics of each row of a micro-batch, and the tokens computed."""
-        backbone = self.fit.backbone
-        sequences = sequences_of(part)
-        packed = backbone.pack(sequences)
-        collator = Collator(part, sequences, backbone.tokens)
+        collator = micro.collator
         batch = self._batch(collator)
         if self.fit.reads_scores:
-            scores = backbone.scores(POLICY, packed)
+            scores = self._output("scores", POLICY, micro)
             outputs = collator.pick(torch.cat([scores, scores.new_zeros(1)]))
         else:
-            outputs = collator.spread(backbone.logps(POLICY, packed), packed.lengths)
-        used = packed.tokens
+            outputs = collator.spread(self._output("logps", POLICY, micro))
+        passes = 1
         if "values" in self.fit.loss.needs:
-            batch.values = collator.spread(backbone.values(VALUE, packed), packed.lengths)
-            used += packed.tokens
-        rows = torch.tensor([self._place[id(example)] for example in part])
+            batch.values = collator.spread(self._output("values", VALUE, micro))
+            passes = 2
+        rows = torch.tensor([self._place[id(example)] for example in collator.items])
         width = next(iter(batch.mask.values())).shape[-1]
         for name, value in self.prepared.items():
-            chosen = value[rows].to(backbone.accelerator.device)
+            chosen = value[rows].to(self.fit.backbone.accelerator.device)
             batch.prepared[name] = chosen[..., :width] if chosen.dim() > 1 else chosen
         loss, metrics = self.fit.loss(outputs, batch)
-        return loss, metrics, used
+        return loss, metrics, passes * micro.part.packed().tokens
+
+    def _output(self, output: Output, variant: str, micro: MicroBatch) -> Tensor:
+        """Return an output of what is trained, with its graph."""
+        if output in micro.ahead:
+            return micro.ahead.pop(output)
+        found: Tensor = getattr(self.fit.backbone, output)(variant, micro.part.packed())
+        return found

@@ -23,11 +23,11 @@ from alignarena.core.feedback import Standardised
 from alignarena.core.records import Ledger
 from alignarena.core.seeds import derive
 from alignarena.harness.backbone import Backbone
-from alignarena.harness.batches import Example, examples
+from alignarena.harness.batches import examples
 from alignarena.harness.checkpoint import Checkpoint, Snapshot
 from alignarena.harness.meter import Meter
 from alignarena.harness.passes import References
-from alignarena.harness.phase import POLICY, VALUE, Phase
+from alignarena.harness.phase import POLICY, VALUE, MicroBatch, Phase
 from alignarena.harness.progress import Stage
 from alignarena.harness.validation import hold_out, validation_loss
 from alignarena.harness.weights import BASE
@@ -197,7 +197,7 @@ class Fit:
         )
 
     def _step(
-        self, phase: Phase, step: int, micro: list[list[Example]], parameters: list[Any], optimizer: Any
+        self, phase: Phase, step: int, micro: list[MicroBatch], parameters: list[Any], optimizer: Any
     ) -> None:
         steps = self.experience.phases * phase.total_steps
         rate = self.schedule.learning_rate * rate_factor(self.schedule, phase.number * phase.total_steps + step, steps)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from alignarena.core.model import ModelConfig
 from alignarena.harness.fused_lora import fuse
+from alignarena.harness.fused_norm import fuse_norms
 
 BASE = "base"
 
@@ -75,6 +76,7 @@ class LoraWeights:
         self.model = PeftModel(base, self.lora, adapter_name="blank")
         self.model.to(device).eval()
         self._casts = fuse(self.model)
+        fuse_norms(self.model)
         self._causal_lm = self.model.get_base_model()
         self._training: set[str] = set()
         self._active: str | None = None  # switching walks over all modules: 20 ms for 30 blocks, so only on a change
@@ -156,6 +158,7 @@ class FullWeights:
 
     def __init__(self, base: Any, config: ModelConfig, device: torch.device) -> None:
         self._models: dict[str, Any] = {BASE: base.to(device).eval()}
+        fuse_norms(base)
         self._dtype = base.dtype
 
     def add(self, name: str, like: str = BASE, seed: int = 0) -> None:

@@ -14,12 +14,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from scipy.special import expit
 
 from alignarena.benchmarks.exact.text import completion_text
 from alignarena.core.contract import Lab, Policy, Rows, Scorer
 from alignarena.core.digest import digest
+from alignarena.core.rows import from_columns
 from alignarena.evaluators.exact.gold import WorldGold
 from alignarena.evaluators.exact.optimum import tilted
 from alignarena.evaluators.exact.world import Floats, World, prompt_text
@@ -64,7 +64,7 @@ class ExactPreferences:
         whole = self.world.feedback_kind == "whole"
         for name, side in sides.items():
             columns |= side.columns(name, whole)
-        return Dataset.from_dict(columns)
+        return from_columns(columns)
 
     def _spans(self, draw: np.random.Generator, leaves: Any) -> Any:
         """Return (B, 2) the first token of each segment and the one after its last: all, for whole completions."""

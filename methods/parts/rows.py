@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -21,14 +21,16 @@ def by_prompt(rows: Rows) -> Iterator[list[dict[str, Any]]]:
 
 
 def best_of(rows: Rows, lab: Lab) -> Rows:
-    """Keep the best-scored completion of each prompt; ties are broken by the seeded generator, never by position."""
-    best = []
-    for group in by_prompt(rows):
-        top = max(row["score"] for row in group)
-        tied = [row for row in group if row["score"] == top]
-        choice = lab.random("tie", group[0]["prompt_id"]).integers(len(tied)) if len(tied) > 1 else 0
-        best.append(tied[int(choice)])
-    return Dataset.from_list(best)
+    """Keep the best-scored completion of each prompt."""
+    return Dataset.from_list([best_row(group, lab) for group in by_prompt(rows)])
+
+
+def best_row(group: Sequence[dict[str, Any]], lab: Lab) -> dict[str, Any]:
+    """Return the best-scored completion of a prompt; ties are broken by the seeded generator, never by position."""
+    top = max(row["score"] for row in group)
+    tied = [row for row in group if row["score"] == top]
+    choice = lab.random("tie", group[0]["prompt_id"]).integers(len(tied)) if len(tied) > 1 else 0
+    return tied[int(choice)]
 
 
 def finished(rows: Rows) -> Rows:

@@ -81,7 +81,7 @@ def test_pairs_stand_where_the_loss_expects_them(tokens: Tokens) -> None:
     lengths = [len(sequence.completion) for sequence in sequences]
     flat = torch.cat([10.0 * s + torch.arange(length) for s, length in enumerate(lengths)])
     collator = Collator(items, sequences, tokens)
-    spread, batch = collator.spread(flat, lengths), collator.batch(torch.device("cpu"))
+    spread, batch = collator.spread(flat), collator.batch(torch.device("cpu"))
     order = {sequence.completion: 10.0 * s for s, sequence in enumerate(sequences)}
     w4, w123 = tokens.completion_ids("w4"), tokens.completion_ids("w1 w2 w3")
     assert spread["chosen"].tolist()[0] == [order[w123] + t for t in range(4)]

@@ -10,11 +10,11 @@ from alignarena.harness import passes
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import Cache
 from alignarena.harness.meter import Meter
-from alignarena.harness.passes import References
+from alignarena.harness.passes import Part, References
 from alignarena.harness.tokens import TokenSequence
 
 SEQUENCES = [TokenSequence((5, 6, 7 + i % 3), (9 + i, 10, 11)[: 1 + i % 3]) for i in range(12)]
-PARTS = [SEQUENCES[:5], SEQUENCES[5:]]
+CUT = [SEQUENCES[:5], SEQUENCES[5:]]
 
 
 @pytest.fixture
@@ -24,17 +24,21 @@ def references(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory
     tiny_backbone.drop("start")
 
 
+def parts(references: References) -> list[Part]:
+    return [Part(references.backbone, sequences) for sequences in CUT]
+
+
 def test_they_are_plain_logps_found_again_at_the_same_price(
     references: References, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold, warm = Meter(), Meter()
-    first = references.logps("start", PARTS, cold, keep=True)
+    first = references.logps("start", parts(references), cold, keep=True)
     for sequence in SEQUENCES:
         with torch.no_grad():
             plain = tiny_model.plain_logps(references.backbone, "start", sequence)
         torch.testing.assert_close(first[sequence], plain, atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(passes, "computed", None)  # what is on disk needs no pass
-    again = references.logps("start", PARTS, warm, keep=True)
+    again = references.logps("start", parts(references), warm, keep=True)
     assert all(torch.equal(first[sequence], again[sequence]) for sequence in SEQUENCES)
     assert cold.ledger.scored_tokens == warm.ledger.scored_tokens > 0
     assert cold.ledger.flops == warm.ledger.flops
@@ -42,14 +46,14 @@ def test_they_are_plain_logps_found_again_at_the_same_price(
 
 
 def test_another_start_other_rows_and_another_layout_are_computed(references: References) -> None:
-    first = references.logps("start", PARTS, Meter(), keep=True)
-    other = References(references.backbone, references.cache, "another").logps("base", PARTS, Meter(), keep=True)
+    first = references.logps("start", parts(references), Meter(), keep=True)
+    other = References(references.backbone, references.cache, "another").logps("base", parts(references), Meter(), keep=True)
     assert not torch.equal(first[SEQUENCES[0]], other[SEQUENCES[0]])
-    assert set(references.logps("start", PARTS[:1], Meter(), keep=True)) == set(PARTS[0])
-    references.logps("start", PARTS[::-1], Meter(), keep=True)
+    assert set(references.logps("start", parts(references)[:1], Meter(), keep=True)) == set(CUT[0])
+    references.logps("start", parts(references)[::-1], Meter(), keep=True)
     assert len(list(references.cache.root.iterdir())) == 4
 
 
 def test_rollouts_are_not_kept(references: References) -> None:
-    references.logps("start", PARTS, Meter(), keep=False)
+    references.logps("start", parts(references), Meter(), keep=False)
     assert not list(references.cache.root.glob("*"))

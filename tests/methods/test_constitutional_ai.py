@@ -81,7 +81,7 @@ def test_it_revises_imitates_compares_and_reinforces(toy_cell: Callable[..., Any
 def test_it_learns_what_the_labeler_likes(toy_cell: Callable[..., Any], seed: int) -> None:
     lab, task = toy_cell(seed=seed)
     told = constitutional(task, labeler=ToyLabeler(oracle=toy_task.Favours(scale=2.0)))
-    aligned = replace(FAST, updates=12, n=4).align(told, lab)
+    aligned = replace(FAST, updates=20, n=4).align(told, lab)
     assert favoured(lab, aligned, task) > favoured(lab, task.policy, task) + 0.1
 
 
