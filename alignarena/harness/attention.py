@@ -186,7 +186,8 @@ def _padded(blocks: _Blocks) -> _Padded:
     query, queries, prefix, prompt, prompts, own, _ = (each[:, None] for each in blocks)
     keys = blocks.keys[:, None]
     at, to = np.arange(queries.max())[None], np.arange(keys.max())[None]
-    answers = np.where(to < prefix, to, np.where(to < prefix + prompts, prompt - prefix + to, own - prefix - prompts + to))
+    shared = np.where(to < prefix, to, prompt - prefix + to)
+    answers = np.where(to < prefix + prompts, shared, own - prefix - prompts + to)
     return _Padded(
         q=np.where(at < queries, query + at, 0), q_position=np.where(at < queries, keys - queries + at, -1),
         k=np.where(to < keys, answers, 0), k_position=np.where(to < keys, to, _NEVER),

@@ -429,7 +429,8 @@ class HarnessLab:
         """Return an output of the backbone for each row as plain numbers: ``logps`` (T,) or ``scores`` ()."""
         every = [self._sequence(row) for row in rows.to_list()]
         parts = whole_prompts(self.backbone, every)
-        with self.progress.stage(f"{output} of {len(rows)} completions", max(1, sum(len(part.sequences) for part in parts))) as bar:
+        total = sum(len(part.sequences) for part in parts)
+        with self.progress.stage(f"{output} of {len(rows)} completions", max(1, total)) as bar:
             table = computed(self.backbone, output, variant, parts, self._metered(), bar.advance)
         return [table[sequence].tolist() for sequence in every]
 

@@ -36,13 +36,15 @@ def mask(rows: list[PackedRow], window: int | None) -> torch.Tensor:
     )
 
 
+@pytest.mark.parametrize("kept", [0, 2**20])
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("prefix", [0, 1, 21])
 @pytest.mark.parametrize("name", ROWS)
 def test_outputs_and_gradients_are_those_of_the_mask(
-    name: str, prefix: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+    name: str, prefix: int, window: int | None, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "_QUERIES", 16)
+    monkeypatch.setattr(attention, "_KEPT", kept)
     rows = packed(ROWS[name], prefix)
     seen, size = mask(rows, window), size_of(rows)
     noise = torch.Generator().manual_seed(0)

@@ -47,7 +47,8 @@ def test_they_are_plain_logps_found_again_at_the_same_price(
 
 def test_another_start_other_rows_and_another_layout_are_computed(references: References) -> None:
     first = references.logps("start", parts(references), Meter(), keep=True)
-    other = References(references.backbone, references.cache, "another").logps("base", parts(references), Meter(), keep=True)
+    another = References(references.backbone, references.cache, "another")
+    other = another.logps("base", parts(references), Meter(), keep=True)
     assert not torch.equal(first[SEQUENCES[0]], other[SEQUENCES[0]])
     assert set(references.logps("start", parts(references)[:1], Meter(), keep=True)) == set(CUT[0])
     references.logps("start", parts(references)[::-1], Meter(), keep=True)
