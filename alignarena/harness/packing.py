@@ -102,24 +102,34 @@ def _attention(rows: Sequence[PackedRow], form: Form, device: torch.device | str
 def micro_batches(groups: Sequence[Sequence[TokenSequence]], tokens: int, form: Form = "blocks") -> list[list[int]]:
     """Cut groups of sequences into micro-batches of at most ``tokens`` tokens, padding counted; a group stays whole.
 
-    Groups of like length go together. A group longer than the limit gets a micro-batch of its own.
+    Groups of one prompt go together, and then those of like length: what they share is computed, and counted, once. A
+    group longer than the limit gets a micro-batch of its own.
 
     Returns:
         Indices of the groups of each micro-batch.
     """
-    shapes = []
-    for group in groups:
-        lengths = [row_length(group, row) for row in share_prompts(group, form != "plain")]
-        shapes.append((max(lengths), len(lengths), sum(lengths)))
+    pieces = [dict(chain.from_iterable(_pieces(sequence, form) for sequence in group)) for group in groups]
+    sizes = [max(each.values()) if form == "plain" else sum(each.values()) for each in pieces]
+    largest: dict[Ids, int] = {}
+    for group, size in zip(groups, sizes, strict=True):
+        largest[group[0].prompt] = max(largest.get(group[0].prompt, 0), size)
+    prompts = [group[0].prompt for group in groups]
     batches: list[list[int]] = []
-    longest, count, total = 0, 0, 0
-    for i in sorted(range(len(groups)), key=lambda i: (-shapes[i][0], i)):
-        length, rows_of, size = shapes[i]
-        filled = max(longest, length) * (count + rows_of) if form == "plain" else total + size
+    held: dict[object, int] = {}
+    for i in sorted(range(len(groups)), key=lambda i: (-largest[prompts[i]], prompts[i], -sizes[i], i)):
+        grown = held | pieces[i]
+        filled = max(grown.values()) * len(grown) if form == "plain" else sum(grown.values())
         if batches and filled <= tokens:
             batches[-1].append(i)
-            count, total = count + rows_of, total + size
+            held = grown
         else:
             batches.append([i])
-            longest, count, total = shapes[i]
+            held = pieces[i]
     return batches
+
+
+def _pieces(sequence: TokenSequence, form: Form) -> list[tuple[object, int]]:
+    """Return what a batch holds once however often it comes, and its tokens."""
+    if form == "plain":
+        return [(sequence, len(sequence.prompt) + len(sequence.completion))]
+    return [(sequence.prompt, len(sequence.prompt)), (sequence, len(sequence.completion))]

@@ -87,3 +87,12 @@ def test_micro_batches_hold_every_group_once_within_the_limit(form: Form) -> Non
 def test_a_group_longer_than_the_limit_stands_alone() -> None:
     groups = [[TokenSequence(A, (1,) * 50)], [TokenSequence(A, (1,))], [TokenSequence(B, (2,))]]
     assert micro_batches(groups, 10) == [[0], [1, 2]]
+
+
+def test_what_groups_share_is_counted_once_and_groups_of_a_prompt_go_together() -> None:
+    one, other = (TokenSequence(prompt, (7, 8)) for prompt in (A, B))
+    fresh = TokenSequence(A, (9,))
+    groups = [[one], [other], [one], [other], [one, fresh]]
+    assert micro_batches(groups, len(A) + 2 + 1) == [[4, 0, 2], [1, 3]]
+    assert micro_batches(groups, len(A) + 2) == [[4], [0, 2], [1, 3]]
+    assert micro_batches(groups, 2 * (len(A) + 2), "plain") == [[0, 2, 4], [1, 3]]
