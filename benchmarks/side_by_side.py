@@ -25,6 +25,7 @@ from alignarena.harness.meter import lifetime_peak_mib
 from alignarena.results.store import RunFolder
 
 CellKey = tuple[str, int]  # method and seed
+_BEGINS_WITH: dict[str, tuple[str, ...]] = {"share": (), "reward": ("share",), "check": ("share", "reward")}
 
 
 class Ended(NamedTuple):
@@ -39,7 +40,7 @@ class Ended(NamedTuple):
 class Task:
     """What a worker is given to do, and how many of the machine's equal parts it takes."""
 
-    verb: Literal["share", "reward", "cell", "finish"]
+    verb: Literal["share", "reward", "cell", "check", "finish"]
     seed: int
     method: str = ""
     parts: int = 1
@@ -48,8 +49,8 @@ class Task:
     @property
     def name(self) -> str:
         """Name it for people."""
-        what = {"share": "shared", "reward": "reward model", "cell": self.method, "finish": "results"}[self.verb]
-        return f"{what}/{self.seed}"
+        what = {"share": "shared", "reward": "reward model", "cell": self.method, "check": "checks", "finish": "results"}
+        return f"{what[self.verb]}/{self.seed}"
 
 
 class SideBySide:
@@ -165,16 +166,18 @@ def tasks(
 
     Shared work comes first, its seeds dividing the machine between them unless threads are limited; then the reward
     model, beside which methods that do without may begin. Of the cells the longest come first: methods that sample as
-    they train, then those that train, then baselines.
+    they train, then those that train, then baselines, those that take a reward model before the others. What
+    scorers are checked by needs no cell and fills what the last one leaves.
     """
     seeds = list(dict.fromkeys(seed for _, seed in todo))
     parts = 1 if most_threads else jobs // min(jobs, len(seeds))
     rank = {"offline": 1, "baseline": 2}
-    cells = sorted(todo, key=lambda cell: rank.get(registry.find(cell[0]).family, 0))
+    cells = sorted(todo, key=lambda cell: (rank.get(registry.find(cell[0]).family, 0), cell[0] not in (rewarded or ())))
     return [
         *(Task("share", seed, parts=parts) for seed in seeds),
         *(Task("reward", seed, parts=parts) for seed in seeds if rewarded is not None),
         *(Task("cell", seed, name, takes_reward=name in (rewarded or ())) for name, seed in cells),
+        Task("check", seeds[0]),
     ]
 
 
@@ -184,7 +187,7 @@ def startable(waiting: Sequence[Task], running: Sequence[Task], jobs: int) -> li
     unmade = {(task.verb, task.seed) for task in (*waiting, *running)}
     found = []
     for task in waiting:
-        begun_with = {"share": (), "reward": ("share",)}.get(task.verb, ("share", "reward")[: 1 + task.takes_reward])
+        begun_with = _BEGINS_WITH.get(task.verb, ("share", "reward")[: 1 + task.takes_reward])
         if task.parts <= free and not any((verb, task.seed) in unmade for verb in begun_with):
             found.append(task)
             free -= task.parts

@@ -255,29 +255,41 @@ class Sweep:
                 changes["machine_peak_memory_of"] = _MEMORY_OF_ONE if jobs == 1 else _MEMORY_OF_SEVERAL.format(jobs)
             self.folder.update_status(**changes)
 
+    def check(self, seed: int) -> None:
+        """Make what :meth:`finish` will write of scorers, beside the last cells: it is then in the cache.
+
+        Raises:
+            AlignArenaError: As :meth:`attempt`.
+        """
+        with self._met_again(seed) as bench:
+            self._extra(bench)
+
     def finish(self, seed: int) -> None:
-        """Write what a run adds to its cells: the table of reward models, at one seed, and results.parquet."""
+        """Write what a run adds to its cells: tables of reward models and labelers, at one seed, and results.parquet."""
         with self._full_disk_explained():
             _, bench = self.seed(seed)
             self.progress.cell = f"shared/{seed}"
-            table = reward_model_table(bench) if bench.heldout else None  # every process has a share in this
-            labeler = labeler_table(bench) if self._asked_a_labeler() else None
-            known = "heldout_reward" in self.plan.evaluators and self.plan.feedback.annotator == "simulated"
-            checks = reward_checks(bench) if known else None
-            exact = bench.laboratory.frontier() if "exact" in self.plan.evaluators and bench.laboratory else None
+            extra = self._extra(bench)  # every process has a share in this
             if not self._is_main:
                 return
-            if table is not None:
-                self.folder.write_json("extra/reward_models.json", table)
-            if labeler is not None:
-                self.folder.write_json("extra/labeler.json", labeler)
-            if exact is not None:
-                self.folder.write_json("extra/frontier.json", exact)
-            if checks is not None:
-                self.folder.write_json("extra/reward_checks.json", checks)
+            for name, table in extra.items():
+                self.folder.write_json(f"extra/{name}.json", table)
             self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
             write_measured(self.folder)
             self.folder.write_results_parquet()
+
+    def _extra(self, bench: Bench) -> dict[str, Any]:
+        """Return the tables of a run beside its cells."""
+        evaluators, found = self.plan.evaluators, dict[str, Any]()
+        if bench.heldout:
+            found["reward_models"] = reward_model_table(bench)
+        if self._asked_a_labeler():
+            found["labeler"] = labeler_table(bench)
+        if "heldout_reward" in evaluators and self.plan.feedback.annotator == "simulated":
+            found["reward_checks"] = reward_checks(bench)
+        if "exact" in evaluators and bench.laboratory:
+            found["frontier"] = bench.laboratory.frontier()
+        return found
 
     def _asked_a_labeler(self) -> bool:
         """Tell whether any cell was charged for calls of the AI labeler."""

@@ -402,6 +402,6 @@ def test_t20_hir_trains_and_answers_under_one_instruction() -> None:
     lab.sample(policy, task.prompts, 1, stream="evaluation")
     answered = [line for line in lab.log if line.startswith("asked")]
     assert trained == answered == [f"asked {prompt}" for prompt in instructed(task.prompts, task.grades[-1])["prompt"]]
-    drawn = task.prompts.add_column("logps", [[0.0]] * len(task.prompts))
+    drawn = task.prompts.add_column("logps", [[0.0]] * len(task.prompts)).add_column("grade", [0] * len(task.prompts))
     told = relabelled(drawn, task.grades)["prompt_2"]
     assert [f"asked {prompt}" for prompt in told] == answered

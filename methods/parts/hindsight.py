@@ -58,9 +58,13 @@ def tally(rows: Rows, grades: int) -> dict[str, int]:
 
 
 def relabelled(rows: Rows, grades: Sequence[str]) -> Rows:
-    """Add the prompt under the instruction of every grade, ``prompt_0`` to ``prompt_{K-1}``, and ``sampled_logp``."""
+    """Add the prompt under the instruction of every grade, ``prompt_0`` to ``prompt_{K-1}``, and ``sampled_logp``.
+
+    The one of the row's own grade is ``prompt_own``, too.
+    """
     told: dict[str, list[object]] = {f"prompt_{k}": instructed(rows, one)["prompt"][:] for k, one in enumerate(grades)}
-    return _with(rows, {**told, "sampled_logp": [sum(logps) for logps in rows["logps"]]})
+    own = [told[f"prompt_{grade}"][place] for place, grade in enumerate(rows["grade"][:])]
+    return _with(rows, {**told, "prompt_own": own, "sampled_logp": [sum(logps) for logps in rows["logps"]]})
 
 
 def _with(rows: Rows, columns: Mapping[str, Sequence[object]]) -> Rows:
@@ -103,7 +107,12 @@ class HIRLoss:
 
     @property
     def reads(self) -> Reads:
-        """Return one key a grade, in their order: the completion under that grade's instruction."""
+        """Return one key a grade, in their order: the completion under that grade's instruction.
+
+        Where likelihood alone counts, the own instruction is all that is computed.
+        """
+        if not (self.alpha or self.entropy_coef):
+            return {"own": ("prompt_own", "completion")}
         return {f"grade_{k}": (f"prompt_{k}", "completion") for k in range(self.grades)}
 
     def prepare(self, batch: Batch, state: dict[str, float]) -> dict[str, Tensor]:
@@ -114,17 +123,17 @@ class HIRLoss:
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss of each completion (B,), summed over tokens; each output is log-probs (B, T)."""
         logps = torch.stack([masked(outputs[key], batch.mask[key]).sum(1) for key in self.reads], 1)
-        grade, tokens = batch.columns["grade"].long(), batch.mask["grade_0"].sum(1)
-        likelihood, contrast = logps.gather(1, grade[:, None])[:, 0], self._contrast(logps, grade)
-        loss = -likelihood + self.alpha * contrast + self.entropy_coef * self._neg_entropy(logps[:, -1], batch)
-        own = {
-            "contrast": contrast,
-            "accuracy": (logps.argmax(1) == grade).to(logps.dtype),
-            "best": (grade == self.grades - 1).to(logps.dtype),
-        }
+        grade, tokens = batch.columns["grade"].long(), next(iter(batch.mask.values())).sum(1)
+        own = {"best": (grade == self.grades - 1).to(logps.dtype)}
+        if logps.shape[1] == 1:
+            loss = nll = -logps[:, 0]
+        else:
+            nll, contrast = -logps.gather(1, grade[:, None])[:, 0], self._contrast(logps, grade)
+            loss = nll + self.alpha * contrast + self.entropy_coef * self._neg_entropy(logps[:, -1], batch)
+            own |= {"contrast": contrast, "accuracy": (logps.argmax(1) == grade).to(logps.dtype)}
         # the trainer divides by tokens: these are means over tokens, and the two below are nats a token
         metrics = {name: value * tokens for name, value in own.items()}
-        metrics |= {"nll": -likelihood, "entropy": -batch.columns["sampled_logp"]}
+        metrics |= {"nll": nll, "entropy": -batch.columns["sampled_logp"]}
         return loss, {name: value.detach() for name, value in metrics.items()}
 
     def _contrast(self, logps: Tensor, grade: Tensor) -> Tensor:

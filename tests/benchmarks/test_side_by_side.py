@@ -114,15 +114,17 @@ def test_shared_work_comes_first_and_the_longest_cells_next() -> None:
     todo = [(name, seed) for seed in (0, 1) for name in ("base", "dpo", "ppo")]
     planned = tasks(todo, 5)
     assert [task.name for task in planned] == [
-        "shared/0", "shared/1", "ppo/0", "ppo/1", "dpo/0", "dpo/1", "base/0", "base/1",
+        "shared/0", "shared/1", "ppo/0", "ppo/1", "dpo/0", "dpo/1", "base/0", "base/1", "checks/0",
     ]  # fmt: skip
-    assert [task.parts for task in planned] == [2, 2, 1, 1, 1, 1, 1, 1]
-    assert [task.parts for task in tasks(todo, 5, most_threads=1)] == [1] * 8  # more parts would give no more threads
+    assert [task.parts for task in planned] == [2, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert [task.parts for task in tasks(todo, 5, most_threads=1)] == [1] * 9  # more parts would give no more threads
+    baselines = tasks([("base", 0), ("best_of_n", 0)], 2, rewarded={"best_of_n"})
+    assert [task.name for task in baselines[2:]] == ["best_of_n/0", "base/0", "checks/0"]
 
 
 def test_a_cell_waits_for_the_shared_work_of_its_seed_and_for_a_free_part_of_the_machine() -> None:
     planned = tasks([("dpo", seed) for seed in (0, 1, 2)], 2)
-    shared, cells = planned[:3], planned[3:]
+    shared, cells = planned[:3], planned[3:-1]
     assert startable(planned, [], 2) == shared[:2]
     assert startable([shared[2], *cells], [shared[1]], 2) == [shared[2]]
     assert startable(cells, [shared[1], shared[2]], 2) == []
@@ -132,16 +134,18 @@ def test_a_cell_waits_for_the_shared_work_of_its_seed_and_for_a_free_part_of_the
 
 
 def test_methods_without_the_reward_model_begin_beside_it() -> None:
-    share, reward, ppo, dpo = tasks([("dpo", 0), ("ppo", 0)], 2, most_threads=1, rewarded={"ppo"})
+    share, reward, ppo, dpo, check = tasks([("dpo", 0), ("ppo", 0)], 2, most_threads=1, rewarded={"ppo"})
     assert [task.name for task in (share, reward, ppo, dpo)] == ["shared/0", "reward model/0", "ppo/0", "dpo/0"]
     assert startable([share, reward, ppo, dpo], [], 2) == [share]
     assert startable([reward, ppo, dpo], [share], 2) == []
     assert startable([reward, ppo, dpo], [], 2) == [reward, dpo]
     assert startable([ppo, dpo], [reward], 2) == [dpo]
-    assert startable([ppo], [dpo], 2) == [ppo]
+    assert startable([ppo, check], [dpo], 2) == [ppo]
+    assert startable([check], [ppo], 2) == [check]
+    assert startable([check], [reward], 2) == []
     other_seed = Task("cell", 1, "ppo", takes_reward=True)
     assert startable([other_seed], [reward], 2) == [other_seed]
-    assert [task.verb for task in tasks([("dpo", 0)], 2, rewarded=())] == ["share", "reward", "cell"]
+    assert [task.verb for task in tasks([("dpo", 0)], 2, rewarded=())] == ["share", "reward", "cell", "check"]
 
 
 def test_a_worker_that_dies_in_shared_work_ends_the_run(tmp_path: Path) -> None:

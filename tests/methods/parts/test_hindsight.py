@@ -94,6 +94,13 @@ def test_every_row_is_told_every_instruction_before_its_own_prompt():
     assert [told[i]["prompt_2"] for i in range(3)] == ["Well. x0", "Well. x1", "Well. x2"]
     assert [told[1][f"prompt_{k}"] for k in range(3)] == ["Badly. x1", "Fairly. x1", "Well. x1"]
     assert (told[1]["grade"], told[1]["sampled_logp"]) == (1, -1.5)
+    assert told[1]["prompt_own"] == told[1]["prompt_1"]
+
+
+def test_where_likelihood_alone_counts_the_own_instruction_is_all_that_is_computed():
+    assert HIRLoss(alpha=0.0, entropy_coef=0.0).reads == {"own": ("prompt_own", "completion")}
+    for needing in (HIRLoss(alpha=0.0), HIRLoss(entropy_coef=0.0)):
+        assert list(needing.reads) == ["grade_0", "grade_1", "grade_2"]
 
 
 # -- the loss ---------------------------------------------------------------------------------------------------------
@@ -103,7 +110,9 @@ def test_the_loss_by_hand():
     # q = (1/4, 1/2, 1/4) of log-probs -2, -2 + log 2, -2; the own grade is the second
     logps = [[-2.0, -2.0 + math.log(2), -2.0]]
     plain = HIRLoss(alpha=0.0, entropy_coef=0.0)
-    assert_close(loss_of(plain, logps, [1])[0], torch.tensor([2 - math.log(2)], dtype=torch.float64))
+    values, gradient, metrics = loss_of(plain, [[-2.0 + math.log(2)]], [1])
+    assert_close(values, torch.tensor([2 - math.log(2)], dtype=torch.float64))
+    assert gradient.tolist() == [[-1.0]] and set(metrics) == {"best", "nll", "entropy"}
     contrast = 0.8 * math.log(2) + 0.2 * math.log(4)
     values, gradient, metrics = loss_of(HIRLoss(alpha=0.5, entropy_coef=0.0), logps, [1])
     assert_close(values, torch.tensor([2 - math.log(2) + 0.5 * contrast], dtype=torch.float64))
