@@ -49,7 +49,8 @@ class Task:
     @property
     def name(self) -> str:
         """Name it for people."""
-        what = {"share": "shared", "reward": "reward model", "cell": self.method, "check": "checks", "finish": "results"}
+        what = {"share": "shared", "reward": "reward model", "cell": self.method, "check": "checks",
+                "finish": "results"}  # fmt: skip
         return f"{what[self.verb]}/{self.seed}"
 
 

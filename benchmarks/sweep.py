@@ -265,7 +265,7 @@ class Sweep:
             self._extra(bench)
 
     def finish(self, seed: int) -> None:
-        """Write what a run adds to its cells: tables of reward models and labelers, at one seed, and results.parquet."""
+        """Write what a run adds to its cells: tables of scorers and labelers, at one seed, and results.parquet."""
         with self._full_disk_explained():
             _, bench = self.seed(seed)
             self.progress.cell = f"shared/{seed}"

@@ -15,18 +15,23 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
+from alignarena.harness.packed_weights import PackedWeights
+
 Cast = tuple[Tensor, Tensor]  # A and s B in the precision to compute in
 
 
 class Casts:
-    """Weights of the layers in the precision to compute in, kept while nothing is trained."""
+    """Weights of the layers in the precision to compute in: adapters kept while nothing is trained, the base for good.
+    """
 
     def __init__(self) -> None:
+        self.base = PackedWeights()
         self._kept: dict[tuple[int, str], Cast] | None = None
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Cast each layer once in here. Outside nothing is kept: a fused optimiser leaves no sign that it wrote."""
+        self.base.begin()
         self._kept = {}
         try:
             yield
@@ -56,35 +61,35 @@ def fuse(model: nn.Module) -> Casts:
 
 def _forward(layer: Any, casts: Casts, x: Tensor) -> Tensor:
     (name,) = layer.active_adapters
-    if layer.disable_adapters or name not in layer.lora_A:
-        return layer.base_layer(x)  # type: ignore[no-any-return]
     base, x = layer.base_layer, x.to(layer.base_layer.weight.dtype)
+    if layer.disable_adapters or name not in layer.lora_A:
+        return casts.base.product(x.flatten(0, -2), base).view(*x.shape[:-1], -1)
     a, b = casts.of(layer, name, x.dtype)
     if not torch.is_grad_enabled():
-        return _sum(x.flatten(0, -2), base.weight, base.bias, a, b)[0].view(*x.shape[:-1], -1)
+        return _sum(x.flatten(0, -2), base, casts.base, a, b)[0].view(*x.shape[:-1], -1)
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
     result: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-        x, base.weight, base.bias, down, up, layer.scaling[name], a, b
+        x, base, casts.base, down, up, layer.scaling[name], a, b
     )
     return result
 
 
-def _sum(flat: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _sum(flat: Tensor, base: nn.Linear, products: PackedWeights, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     inner = flat @ a.t()
-    return nn.functional.linear(flat, weight, bias).addmm_(inner, b.t()), inner
+    return products.product(flat, base).addmm_(inner, b.t()), inner
 
 
 class _LoraLinear(torch.autograd.Function):
-    """x (..., I), frozen weight (O, I), down (r, I) and up (O, r)."""
+    """x (..., I), frozen base (O, I), down (r, I) and up (O, r)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float,
+        ctx: Any, x: Tensor, base: nn.Linear, products: PackedWeights, down: Tensor, up: Tensor, scaling: float,
         a: Tensor, b: Tensor,
     ) -> Tensor:  # fmt: skip
         flat = x.flatten(0, -2)
-        y, inner = _sum(flat, weight, bias, a, b)
-        ctx.save_for_backward(flat, weight, a, b, inner)
+        y, inner = _sum(flat, base, products, a, b)
+        ctx.save_for_backward(flat, base.weight, a, b, inner)
         ctx.scaling, ctx.shape = scaling, x.shape
         return y.view(*x.shape[:-1], -1)
 

@@ -45,7 +45,7 @@ class Rollout(ABC):
         drawn = []
         for start in range(0, len(numbers), _ROWS):
             output, own = self.output[start : start + _ROWS], numbers[start : start + _ROWS]
-            logits = self.backbone.head(self.variant)(output) if self.backbone.plain_head else output
+            logits = self.backbone.weights.head_of(output, self.variant) if self.backbone.plain_head else output
             few = max(1, _IN_CACHE // logits.shape[1]) if logits.device.type == "cpu" else _ROWS
             drawn += [choose(logits[i : i + few].float(), own[i : i + few], sampling) for i in range(0, len(own), few)]
         tokens, logps = zip(*drawn, strict=True)

@@ -48,6 +48,9 @@ class Weights(Protocol):
     def fixed(self) -> AbstractContextManager[None]:
         """Hold what is derived from weights that nothing changes in here."""
 
+    def head_of(self, hidden: Tensor, name: str) -> Tensor:
+        """Return the logits (B, V) of hidden states (B, D), where the head is one linear layer and nothing more."""
+
     def state(self, name: str) -> dict[str, Tensor]:
         """Return the weights of a variant as they are."""
 
@@ -127,6 +130,10 @@ class LoraWeights:
         """Cast each adapter once."""
         return self._casts.kept()
 
+    def head_of(self, hidden: Tensor, name: str) -> Tensor:
+        """Return the logits; the head has no adapter."""
+        return self._casts.base.product(hidden, self.activate(name).get_output_embeddings())
+
     def state(self, name: str) -> dict[str, Tensor]:
         """Return the weights of an adapter, fp32."""
         return dict(get_peft_model_state_dict(self.model, adapter_name=name))
@@ -188,6 +195,10 @@ class FullWeights:
     def fixed(self) -> AbstractContextManager[None]:
         """Hold nothing: autocast keeps what it casts."""
         return nullcontext()
+
+    def head_of(self, hidden: Tensor, name: str) -> Tensor:
+        """Return the logits."""
+        return self.activate(name).get_output_embeddings()(hidden)  # type: ignore[no-any-return]
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Return the weights of a model, tied ones once."""

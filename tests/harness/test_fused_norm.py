@@ -48,6 +48,13 @@ def test_it_is_the_models_own(weight: torch.dtype, inputs: torch.dtype, trained:
         assert_close(found[2], wanted[2], atol=1.0 if inputs != torch.float32 else 1e-2, rtol=0.02)
 
 
+def test_a_step_of_decoding_takes_the_models_own() -> None:
+    fused = nn.Sequential(LlamaRMSNorm(WIDTH, eps=1e-5))
+    fuse_norms(fused)
+    x = torch.randn(5, 1, WIDTH)
+    assert torch.equal(fused(x), LlamaRMSNorm(WIDTH, eps=1e-5)(x))
+
+
 def test_another_norm_keeps_its_own() -> None:
     model = nn.Sequential(GemmaRMSNorm(WIDTH), nn.LayerNorm(WIDTH))  # 1 + weight, and no RMSNorm
     model[0].variance_epsilon = 1e-6
