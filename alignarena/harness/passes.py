@@ -54,9 +54,14 @@ def computed(
         table.update(part.table(output, getattr(backbone, output)(variant, packed)))
         used += packed.tokens
         done(len(part.sequences), packed.tokens)
-    used = sum(gather_object([used]))
-    meter.add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
+    charge(backbone, meter, used)
     return everywhere(backbone, table)
+
+
+def charge(backbone: Backbone, meter: Meter, tokens: int) -> None:
+    """Charge a forward pass over this process's tokens, and those of the others."""
+    used = sum(gather_object([tokens]))
+    meter.add(scored_tokens=used, flops=2.0 * backbone.parameters * used)
 
 
 def everywhere(backbone: Backbone, table: Table) -> Table:

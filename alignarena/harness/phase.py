@@ -15,7 +15,7 @@ from alignarena.core.contract import Batch
 from alignarena.core.seeds import generator
 from alignarena.harness.batches import Collator, Example, grouped, sequences_of
 from alignarena.harness.packing import micro_batches
-from alignarena.harness.passes import Output, Part, Table, computed, everywhere
+from alignarena.harness.passes import Output, Part, Table, charge, computed, everywhere
 
 if TYPE_CHECKING:
     from alignarena.harness.backbone import Backbone
@@ -75,13 +75,18 @@ class Phase:
         self.prepared = {name: value.cpu() for name, value in prepared.items()}
 
     def _before_the_first_step(self, output: Output, variant: str, micro: list[MicroBatch]) -> Table:
-        """Compute an output of what is trained; where the first step reads the same, that pass is its forward pass."""
+        """Compute an output of what is trained; where the first step reads the same, that pass is its forward pass.
+
+        It is charged all the same: what a method costs must not depend on how many micro-batches a step takes.
+        """
         backbone = self.fit.backbone
         if not self._one_step or set(gather_object([len(micro)])) != {1}:
             return computed(backbone, output, variant, [m.part for m in micro], self.fit.meter)
         (only,) = micro
+        packed = only.part.packed()
         with torch.enable_grad():
-            only.ahead[output] = getattr(backbone, output)(variant, only.part.packed())
+            only.ahead[output] = getattr(backbone, output)(variant, packed)
+        charge(backbone, self.fit.meter, packed.tokens)
         return everywhere(backbone, only.part.table(output, only.ahead[output].detach()))
 
     def _batch(self, collator: Collator) -> Batch:

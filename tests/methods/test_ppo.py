@@ -43,9 +43,8 @@ def test_ppo_is_charged_for_its_rollouts_and_its_reward_model(toy_cell: Callable
     fit = lab.account.stages[-1]["ledger"]
     assert (fit["prompts"], fit["completions"], fit["optimizer_steps"]) == (24, 48, 6)
     assert 48 <= fit["sampled_tokens"] <= 48 * 12
-    # trained: policy and value model, two epochs; read: reference and reward, once each, as old log-probs and values
-    # are those of the first step
-    assert fit["trained_tokens"] == 2 * (fit["scored_tokens"] - prompt_tokens(lab, task, 3))
+    # trained: policy and value model, two epochs; read: reference, old, values and reward, once each
+    assert fit["trained_tokens"] == fit["scored_tokens"] - prompt_tokens(lab, task, 3)
     assert lab.account.charged.labels > 0
     assert len(lab.sample(policy, task.prompts, stream="evaluation")) == 8
 
