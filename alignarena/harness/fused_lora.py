@@ -21,8 +21,7 @@ Cast = tuple[Tensor, Tensor]  # A and s B in the precision to compute in
 
 
 class Casts:
-    """Weights of the layers in the precision to compute in: adapters kept while nothing is trained, the base for good.
-    """
+    """Weights of the layers in the precision to compute in: adapters while nothing is trained, the base for good."""
 
     def __init__(self) -> None:
         self.base = PackedWeights()
