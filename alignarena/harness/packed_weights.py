@@ -1,8 +1,8 @@
 """Frozen weights laid out once as the CPU's matrix products read them.
 
 oneDNN lays the weights of a product out anew each time, which is a third of it where the rows are few: with 64 rows the
-products of SmolLM2 take 1.3 to 1.8 times as long as with weights laid out ahead, its head 2.4 times, and the results
-are equal to the last bit (docs/performance.md). It costs a copy of the weights, so it begins when a policy is first
+products of SmolLM2 take 1.4 to 1.9 times as long as with weights laid out ahead, its head 2 to 2.5 times; results are
+equal to the last bit (docs/performance.md). It costs a copy of the weights, so it begins when a policy is first
 sampled: a fit that never samples holds no more than before. What it calls is torch's own, but private; where that is
 missing or refuses, products are the usual ones.
 """

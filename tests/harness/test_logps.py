@@ -48,3 +48,18 @@ def test_without_gradient_nothing_is_kept() -> None:
     found = token_logps(torch.randn(3, 4), head, torch.tensor([0, 3, 6]))
     assert not found.requires_grad
     assert (found < 0).all()
+
+
+@pytest.mark.parametrize(("vocabulary", "most"), [(8, 12), (2, 50)])
+def test_a_chunk_is_bounded_by_tokens_or_by_logits(
+    vocabulary: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logps, "CHUNK", 12)
+    monkeypatch.setattr(logps, "_LOGITS", 100)
+    rows: list[int] = []
+    chosen = logps._chosen
+    monkeypatch.setattr(logps, "_chosen", lambda logits, *rest, **how: (rows.append(len(logits)),
+                                                                        chosen(logits, *rest, **how))[1])  # fmt: skip
+    head = torch.nn.Linear(4, vocabulary, bias=False).requires_grad_(False)
+    token_logps(torch.randn(120, 4), head, torch.zeros(120, dtype=torch.long))
+    assert max(rows) == most and sum(rows) == 120
