@@ -25,7 +25,10 @@ from alignarena.harness.meter import lifetime_peak_mib
 from alignarena.results.store import RunFolder
 
 CellKey = tuple[str, int]  # method and seed
-_BEGINS_WITH: dict[str, tuple[str, ...]] = {"share": (), "reward": ("share",), "check": ("share", "reward")}
+_BASE = "base"  # the method whose answers need no SFT policy
+_BEGINS_WITH: dict[str, tuple[str, ...]] = {
+    "share": (), "base": (), "reward": ("share",), "check": ("share", "reward"),
+}  # fmt: skip
 
 
 class Ended(NamedTuple):
@@ -40,7 +43,7 @@ class Ended(NamedTuple):
 class Task:
     """What a worker is given to do, and how many of the machine's equal parts it takes."""
 
-    verb: Literal["share", "reward", "cell", "check", "finish"]
+    verb: Literal["share", "base", "reward", "cell", "check", "finish"]
     seed: int
     method: str = ""
     parts: int = 1
@@ -49,8 +52,8 @@ class Task:
     @property
     def name(self) -> str:
         """Name it for people."""
-        what = {"share": "shared", "reward": "reward model", "cell": self.method, "check": "checks",
-                "finish": "results"}  # fmt: skip
+        what = {"share": "shared", "base": "base answers", "reward": "reward model", "cell": self.method,
+                "check": "checks", "finish": "results"}  # fmt: skip
         return f"{what[self.verb]}/{self.seed}"
 
 
@@ -165,10 +168,10 @@ def tasks(
 ) -> list[Task]:
     """Return the tasks of some cells in the order to start them.
 
-    Shared work comes first, its seeds dividing the machine between them unless threads are limited; then the reward
-    model, beside which methods that do without may begin. Of the cells the longest come first: methods that sample as
-    they train, then those that train, then baselines, those that take a reward model before the others. What
-    scorers are checked by needs no cell and fills what the last one leaves.
+    Shared work comes first, its seeds dividing the machine between them unless threads are limited, and beside it what
+    the base model answers; then the reward model, beside which methods that do without may begin. Of the cells the
+    longest come first: methods that sample as they train, then those that train, then baselines, those that take a
+    reward model before the others. What scorers are checked by needs no cell and fills what the last one leaves.
     """
     seeds = list(dict.fromkeys(seed for _, seed in todo))
     parts = 1 if most_threads else jobs // min(jobs, len(seeds))
@@ -176,6 +179,7 @@ def tasks(
     cells = sorted(todo, key=lambda cell: (rank.get(registry.find(cell[0]).family, 0), cell[0] not in (rewarded or ())))
     return [
         *(Task("share", seed, parts=parts) for seed in seeds),
+        *(Task("base", seed) for name, seed in todo if name == _BASE),
         *(Task("reward", seed, parts=parts) for seed in seeds if rewarded is not None),
         *(Task("cell", seed, name, takes_reward=name in (rewarded or ())) for name, seed in cells),
         Task("check", seeds[0]),

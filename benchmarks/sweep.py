@@ -161,6 +161,9 @@ class Sweep:
             self._backbone = Backbone(model_of(self.plan.data, self.plan.model))
             if self.plan.threads:
                 torch.set_num_threads(threads(1, 1, self.plan.threads))
+            if self._notes_provenance:
+                noted = provenance(self.plan, self.methods, self._backbone, self.files, self.folder.provenance)
+                self.folder.write_json("provenance.json", noted)
         if seed not in self._seeds:
             splits = load_dataset_splits(self.plan.data, too_long=self._backbone.tokens.too_long)
             base = AdapterPolicy(self._backbone.digest)
@@ -203,6 +206,17 @@ class Sweep:
             if "win_rate" in self.plan.evaluators:
                 _ = bench.judge
 
+    def answer_with_base(self, seed: int) -> None:
+        """Draw the answers of the model as given, which need no SFT policy: they are then in the cache.
+
+        Raises:
+            AlignArenaError: As :meth:`attempt`.
+        """
+        with self._full_disk_explained():
+            start, bench = self.seed(seed)
+            self.progress.cell = f"shared/{seed}"
+            bench.answers(start.base)
+
     def share_reward_model(self, seed: int) -> None:
         """Make the reward model of a seed, and the preferences under it.
 
@@ -225,11 +239,7 @@ class Sweep:
 
     def _prepared(self, seed: int) -> tuple[Start, Bench]:
         """Make what all methods start from: a failure of it is then not taken for a method's."""
-        fresh = self._backbone is None
         start, bench = self.seed(seed)
-        if fresh and self._notes_provenance:
-            noted = provenance(self.plan, self.methods, start.backbone, self.files, self.folder.provenance)
-            self.folder.write_json("provenance.json", noted)
         self.progress.cell = f"shared/{seed}"
         _ = bench.sft
         return start, bench

@@ -76,7 +76,8 @@ def _sweep(plan: Mapping[str, Any]) -> Sweep:
 def _done(sweep: Sweep, task: Mapping[str, Any]) -> dict[str, Any]:
     if task["verb"] == "cell":
         return {"done": sweep.attempt(task["method"], task["seed"])}
-    verbs = {"share": sweep.share, "reward": sweep.share_reward_model, "check": sweep.check, "finish": sweep.finish}
+    verbs = {"share": sweep.share, "base": sweep.answer_with_base, "reward": sweep.share_reward_model,
+             "check": sweep.check, "finish": sweep.finish}  # fmt: skip
     verbs[task["verb"]](task["seed"])
     return {}
 

@@ -11,7 +11,7 @@ from scipy.special import expit, log_expit, logsumexp
 
 from alignarena.evaluators.exact.leaves import Floats, Ints
 from alignarena.evaluators.exact.optimum import normalised
-from alignarena.evaluators.exact.population import Contrast, population_minimum
+from alignarena.evaluators.exact.population import Contrast, Term, line, population_minimum
 
 _HALVINGS = 80  # of an interval: to the last bit of a float
 
@@ -75,8 +75,7 @@ def simpo(log_reference: Floats, gold: Floats, beta: float, gamma: float, log_da
     """
 
     def loss(score: Floats) -> Contrast:
-        one, none = np.ones_like(score), np.zeros_like(score)
-        return Contrast(score - gamma, one, score, one, none, none)
+        return Contrast(line(score, 1, -gamma), line(score, 1), line(score, 0))
 
     scale = np.broadcast_to(beta / lengths, gold.shape)
     return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))
@@ -92,8 +91,8 @@ def orpo(log_reference: Floats, gold: Floats, odds_coef: float, log_data: Floats
 
     def loss(score: Floats) -> Contrast:
         uncertain = -np.expm1(score)  # 1 - P: the log-odds have its inverse for a slope
-        odds, slope = score - np.log(uncertain), 1 / uncertain
-        return Contrast(odds, slope, odds, slope, -score, np.full_like(score, -1.0), odds_coef)
+        odds = Term(score - np.log(uncertain), 1 / uncertain, np.exp(score) / uncertain**2)
+        return Contrast(odds, odds, line(score, -1), odds_coef)
 
     scale = np.broadcast_to(1 / lengths, gold.shape)
     return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))

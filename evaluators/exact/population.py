@@ -9,36 +9,51 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from alignarena.core.errors import RunFailed
-from alignarena.evaluators.exact.optimum import Floats, normalised
+from alignarena.evaluators.exact.leaves import Floats, Ints
+from alignarena.evaluators.exact.newton import newton_step
+from alignarena.evaluators.exact.optimum import normalised
 
 _BLOCK = 8  # rows of an N x N matrix at once: what stays in a cache
+_COLUMNS = 64  # of the N x N matrix of mixed second derivatives: twice as many find no better step
+_STEPS = 200
 _TOLERANCE = 1e-7  # of the gradient
 _LEAST_GRADIENT = 1e-5  # rounding may stop a search above the tolerance asked for; this is still a minimum
-_LEAST_MASS = 1e-12  # leaves rarer than this in the data are not worth a better-scaled search
+_LEAST_MASS = 1e-12  # leaves rarer than this in the data are not worth a finer search
+_LEAST_SHARE = 1e-6  # of a step
+_FARTHEST = 5.0  # nats that a step may move a log-prob
 _LARGEST = 350.0  # nats: the exponential of twice as much is still a number
 
 
-class Contrast(NamedTuple):
-    """A loss of pairs, ``softplus(lost(rejected) - won(chosen)) + alone(chosen)``, at some scores s (N,).
+class Term(NamedTuple):
+    """Some function of each score, with its first and second derivative by it, (N,) each."""
 
-    Each part comes with its derivative by s, so that the N x N pairs cost one product, one quotient and one logarithm
-    each: the exponential of a difference is a product of exponentials.
+    value: Floats
+    slope: Floats
+    curve: Floats
+
+
+class Contrast(NamedTuple):
+    """A loss of pairs, ``weight softplus(lost(rejected) - won(chosen)) + alone(chosen)``, at some scores s (N,).
+
+    The N x N pairs then cost a few products, a quotient and a logarithm each: the exponential of a difference is a
+    product of exponentials.
     """
 
-    won: Floats
-    won_slope: Floats
-    lost: Floats
-    lost_slope: Floats
-    alone: Floats
-    alone_slope: Floats
+    won: Term
+    lost: Term
+    alone: Term
     weight: float = 1.0  # of the softplus
 
 
 PairLoss = Callable[[Floats], Contrast]
+
+
+def line(score: Floats, slope: float, at_zero: float = 0.0) -> Term:
+    """Return the term ``slope s + at_zero``."""
+    return Term(slope * score + at_zero, np.full_like(score, slope), np.zeros_like(score))
 
 
 def population_minimum(
@@ -62,51 +77,123 @@ def population_minimum(
         RunFailed: The search ends away from a minimum.
     """
     rows = zip(log_reference, gold, log_data, scale, offset, strict=True)
-    return np.stack([_minimum(loss, *row) for row in rows])
+    return np.stack([_Search(loss, *row).minimum(normalised(start)) for start, *row in rows])
 
 
-def _minimum(
-    loss: PairLoss, log_reference: Floats, gold: Floats, log_data: Floats, scale: Floats, offset: Floats
-) -> Floats:
-    """Return one prompt's minimum (N,).
+class _Point(NamedTuple):
+    """The mean loss at a policy; its gradient, the diagonal of its Hessian and the mixed derivatives are by s."""
 
-    A leaf's curvature is in proportion to its mass in the data, over ten orders of magnitude; the search is on
-    logits times the root of that mass, where it is even.
-    """
-    data = np.exp(log_data)
-    labelled = 2 * data[:, None] * data[None] * expit(gold[:, None] - gold[None])
-    root = np.sqrt(np.maximum(data, _LEAST_MASS))
-
-    def value_and_gradient(scaled: Floats) -> tuple[float, Floats]:
-        log_policy = normalised(scaled / root)
-        value, gradient = _over_pairs(loss(scale * log_policy + offset), labelled)
-        gradient *= scale
-        return value, (gradient - np.exp(log_policy) * gradient.sum()) / root
-
-    found = minimize(
-        value_and_gradient,
-        log_reference * root,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 2000, "maxfun": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": _TOLERANCE},
-    )
-    if not np.abs(found.jac).max() < _LEAST_GRADIENT:
-        raise RunFailed(f"no minimum of the population loss after {found.nfev} evaluations: {found.message}")
-    return normalised(found.x / root)
+    log_policy: Floats  # (N,)
+    value: float
+    gradient: Floats  # (N,)
+    diagonal: Floats  # (N,), positive
+    cross: Floats  # (N, R) columns of the mixed derivatives, whose sign is turned
+    pivots: Ints  # (R,) which
 
 
-def _over_pairs(at: Contrast, labelled: Floats) -> tuple[float, Floats]:
-    """Return the sum of a loss over (chosen, rejected) pairs with their weights (N, N), and its gradient (N,)."""
-    won, lost = np.exp(-np.clip(at.won, -_LARGEST, _LARGEST)), np.exp(np.clip(at.lost, -_LARGEST, _LARGEST))
-    total, by_won, by_lost = 0.0, np.empty_like(won), np.zeros_like(lost)
-    for first in range(0, len(won), _BLOCK):
-        rows = slice(first, first + _BLOCK)
-        odds = won[rows, None] * lost[None]
+class _Search:
+    """Newton's method on one prompt's log-probs (N,)."""
+
+    def __init__(self, loss: PairLoss, gold: Floats, log_data: Floats, scale: Floats, offset: Floats) -> None:
+        self.loss, self.gold, self.scale, self.offset = loss, gold, scale, offset
+        data = np.exp(log_data)
+        self.labelled = 2 * data[:, None] * data[None] * expit(gold[:, None] - gold[None])
+        self.root = np.sqrt(np.maximum(data, _LEAST_MASS))
+
+    def minimum(self, log_policy: Floats) -> Floats:
+        """Return the policy at the minimum, from another.
+
+        A leaf's curvature is in proportion to its mass in the data, over ten orders of magnitude, so its gradient is
+        judged by the root of that mass.
+        """
+        here, left = self._at(log_policy), np.inf
+        for _ in range(_STEPS):
+            slope, policy = self.scale * here.gradient, np.exp(here.log_policy)
+            downhill = policy * slope.sum() - slope  # by logits: log-probs less their own sum
+            left = float(np.abs(downhill / self.root).max())
+            found = self._lower(here, slope, downhill) if left >= _TOLERANCE else None
+            if found is None:
+                break
+            here = found
+        if not left < _LEAST_GRADIENT:
+            raise RunFailed(f"no minimum of the population loss: after its last step the gradient is {left:.1e}")
+        return here.log_policy
+
+    def _lower(self, here: _Point, slope: Floats, downhill: Floats) -> _Point | None:
+        """Return a point below, or nothing if there is none that rounding lets one tell."""
+        policy = np.exp(here.log_policy)
+        # the normaliser's own curvature counts where it bends upwards
+        diagonal = self.scale**2 * here.diagonal + max(-slope.sum(), 0.0) * policy
+        step = newton_step(
+            slope, diagonal, self.scale[:, None] * here.cross * self.scale[here.pivots], here.pivots, policy
+        )
+        if step @ downhill <= 0:
+            step = downhill / diagonal
+        step, share = np.clip(step, -_FARTHEST, _FARTHEST), 1.0
+        while share > _LEAST_SHARE:
+            there = self._at(normalised(here.log_policy + share * step))
+            if there.value <= here.value - 1e-4 * share * (step @ downhill) + 1e-14 * abs(here.value):
+                return there
+            share /= 2
+        return None
+
+    def _pivots(self, score: Floats) -> Ints:
+        """Return leaves spread evenly over scores and over gold, by the root of their mass."""
+        shares = (np.arange(_COLUMNS // 2) + 0.5) / (_COLUMNS // 2)
+        found = []
+        for key in (score, self.gold):
+            order = np.argsort(key)
+            upto = np.cumsum(self.root[order])
+            found.append(order[np.searchsorted(upto, shares * upto[-1])])
+        return np.unique(np.concatenate(found))
+
+    def _at(self, log_policy: Floats) -> _Point:
+        score = self.scale * log_policy + self.offset
+        won, lost, alone, weight = self.loss(score)
+        pivots, chosen = self._pivots(score), self.labelled.sum(1)
+        pairs = _over_pairs(won.value, lost.value, self.labelled, pivots)
+        gauss = weight * (pairs.second_won * won.slope**2 + pairs.second_lost * lost.slope**2)
+        bent = weight * (pairs.first_lost * lost.curve - pairs.first_won * won.curve) + chosen * alone.curve
+        return _Point(
+            log_policy,
+            value=weight * pairs.total + float(chosen @ alone.value),
+            gradient=weight * (pairs.first_lost * lost.slope - pairs.first_won * won.slope) + chosen * alone.slope,
+            diagonal=np.where(gauss + bent > 0, gauss + bent, gauss),
+            cross=weight * (pairs.as_chosen * won.slope[:, None] * lost.slope[pivots]
+                            + pairs.as_rejected * won.slope[pivots] * lost.slope[:, None]),
+            pivots=pivots,
+        )  # fmt: skip
+
+
+class _Pairs(NamedTuple):
+    """The softplus of x = lost - won over all labelled pairs, and its derivatives by x summed over one side."""
+
+    total: float
+    first_won: Floats  # (N,) over what was rejected
+    first_lost: Floats  # (N,) over what was chosen
+    second_won: Floats
+    second_lost: Floats
+    as_chosen: Floats  # (N, R) the second derivative with a pivot rejected
+    as_rejected: Floats  # (N, R) with a pivot chosen
+
+
+def _over_pairs(won: Floats, lost: Floats, labelled: Floats, pivots: Ints) -> _Pairs:
+    by_won, by_lost = (np.exp(np.clip(one, -_LARGEST, _LARGEST)) for one in (-won, lost))
+    total, (first_won, first_lost, second_won, second_lost) = 0.0, np.zeros((4, len(won)))
+    as_chosen = np.empty((len(won), len(pivots)))
+    for start in range(0, len(won), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        odds = by_won[rows, None] * by_lost
         with_one = odds + 1
-        wrong = odds / with_one * labelled[rows]
-        by_won[rows] = wrong.sum(1)
-        by_lost += np.ones(len(wrong)) @ wrong
+        odds /= with_one
+        first = np.multiply(odds, labelled[rows], out=odds)
+        second = first / with_one
+        each = np.ones(len(first))
+        first_won[rows], second_won[rows] = first.sum(1), second.sum(1)
+        first_lost += each @ first
+        second_lost += each @ second
+        as_chosen[rows] = second[:, pivots]
         total += float(np.vdot(labelled[rows], np.log(with_one, out=with_one)))
-    chosen = labelled.sum(1)
-    gradient = at.weight * (by_lost * at.lost_slope - by_won * at.won_slope) + chosen * at.alone_slope
-    return at.weight * total + float(chosen @ at.alone), gradient
+    odds = by_won[pivots, None] * by_lost
+    as_rejected = (odds / (1 + odds) ** 2 * labelled[pivots]).T
+    return _Pairs(total, first_won, first_lost, second_won, second_lost, as_chosen, as_rejected)

@@ -17,7 +17,7 @@ from scipy.special import expit
 from scipy.stats import binom
 
 from alignarena.evaluators.exact.optimum import Floats, normalised
-from alignarena.evaluators.exact.population import Contrast, population_minimum
+from alignarena.evaluators.exact.population import Contrast, line, population_minimum
 
 
 def best_of_n(log_reference: Floats, score: Floats, n: int) -> Floats:
@@ -80,8 +80,7 @@ def cpl_biased(
     offset = -alpha * log_reference if to_reference else np.zeros_like(log_reference)
 
     def loss(score: Floats) -> Contrast:
-        one, none = np.ones_like(score), np.zeros_like(score)
-        return Contrast(score, one, bias * score, bias * one, none, none)
+        return Contrast(line(score, 1), line(score, bias), line(score, 0))
 
     return population_minimum(loss, log_reference, gold, log_data, np.full_like(log_reference, alpha), offset)
 

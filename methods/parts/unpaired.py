@@ -49,7 +49,7 @@ def _singles(pair: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def mismatched(rows: Rows, n: int, lab: Lab) -> Rows:
-    """Add ``mismatched``: up to n completions of other prompts, one draw for all rows of a prompt.
+    """Add ``mismatched``: up to n completions of other prompts, one draw for all rows of a prompt's text.
 
     Raises:
         BadInput: All rows have one prompt.
@@ -58,22 +58,21 @@ def mismatched(rows: Rows, n: int, lab: Lab) -> Rows:
     ordered = sorted(singles, key=_text)  # rows of one prompt stand together
     drawn: dict[str, dict[str, Any]] = {}
     start = 0
-    for _, group in groupby(ordered, key=_text):
-        same = list(group)
-        others = ordered[:start] + ordered[start + len(same) :]
-        drawn |= {name: _draw(others, n, lab, name) for name in dict.fromkeys(row["prompt_id"] for row in same)}
-        start += len(same)
-    return Dataset.from_list([{**row, **drawn[row["prompt_id"]]} for row in singles])
+    for text, group in groupby(ordered, key=_text):
+        end = start + len(list(group))
+        drawn[text] = _draw(ordered[:start] + ordered[end:], n, lab, text)
+        start = end
+    return Dataset.from_list([{**row, **drawn[_text(row)]} for row in singles])
 
 
 def _text(row: dict[str, Any]) -> str:
     return str(row["prompt"])
 
 
-def _draw(others: list[dict[str, Any]], n: int, lab: Lab, prompt_id: str) -> dict[str, Any]:
+def _draw(others: list[dict[str, Any]], n: int, lab: Lab, prompt: str) -> dict[str, Any]:
     if not others:
         raise BadInput("completions are to be put beside those of other prompts, but all preferences have one prompt")
-    places = lab.random("mismatched", prompt_id).choice(len(others), min(n, len(others)), replace=False)
+    places = lab.random("mismatched", prompt).choice(len(others), min(n, len(others)), replace=False)
     taken = [others[place] for place in places]
     known = [of for of in ("", "_ids") if f"completion{of}" in taken[0]]
     return {f"mismatched{of}": [row[f"completion{of}"] for row in taken] for of in known}

@@ -114,12 +114,19 @@ def test_shared_work_comes_first_and_the_longest_cells_next() -> None:
     todo = [(name, seed) for seed in (0, 1) for name in ("base", "dpo", "ppo")]
     planned = tasks(todo, 5)
     assert [task.name for task in planned] == [
-        "shared/0", "shared/1", "ppo/0", "ppo/1", "dpo/0", "dpo/1", "base/0", "base/1", "checks/0",
+        "shared/0", "shared/1", "base answers/0", "base answers/1", "ppo/0", "ppo/1", "dpo/0", "dpo/1", "base/0",
+        "base/1", "checks/0",
     ]  # fmt: skip
-    assert [task.parts for task in planned] == [2, 2, 1, 1, 1, 1, 1, 1, 1]
-    assert [task.parts for task in tasks(todo, 5, most_threads=1)] == [1] * 9  # more parts would give no more threads
-    baselines = tasks([("base", 0), ("best_of_n", 0)], 2, rewarded={"best_of_n"})
-    assert [task.name for task in baselines[2:]] == ["best_of_n/0", "base/0", "checks/0"]
+    assert [task.parts for task in planned] == [2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert [task.parts for task in tasks(todo, 5, most_threads=1)] == [1] * 11  # more parts would give no more threads
+    baselines = tasks([("prompted", 0), ("best_of_n", 0)], 2, rewarded={"best_of_n"})
+    assert [task.name for task in baselines[2:]] == ["best_of_n/0", "prompted/0", "checks/0"]
+
+
+def test_the_base_model_answers_beside_the_shared_work() -> None:
+    planned = tasks([("sft", 0), ("base", 0)], 2, most_threads=1)
+    assert [task.name for task in startable(planned, [], 2)] == ["shared/0", "base answers/0"]
+    assert startable(planned, [], 1) == planned[:1]
 
 
 def test_a_cell_waits_for_the_shared_work_of_its_seed_and_for_a_free_part_of_the_machine() -> None:

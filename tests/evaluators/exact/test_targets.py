@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from alignarena.evaluators.exact import targets
 from alignarena.evaluators.exact.optimum import kl, normalised, tilted
-from alignarena.evaluators.exact.population import Contrast, population_minimum
+from alignarena.evaluators.exact.population import Contrast, Term, line, population_minimum
 from alignarena.evaluators.exact.targets import (
     best_of_n,
     cpl,
@@ -184,8 +184,8 @@ def test_the_kind_of_loss_is_left_to_the_caller():
     reference, gold, data = a_world(leaves=20)
 
     def cubed(score):  # the cross-entropy of s^3: least where it differs as gold does
-        slope, none = 3 * score**2, np.zeros_like(score)
-        return Contrast(score**3, slope, score**3, slope, none, none)
+        cube = Term(score**3, 3 * score**2, 6 * score)
+        return Contrast(cube, cube, line(score, 0))
 
     found = population_minimum(cubed, reference, gold, data, np.ones_like(gold), np.zeros_like(gold))
     gap = found**3 - gold
@@ -196,8 +196,7 @@ def test_the_likelihood_of_what_is_chosen_alone():
     reference, gold, data = a_world(leaves=20)
 
     def likelihood(score):
-        one, none = np.ones_like(score), np.zeros_like(score)
-        return Contrast(none, none, none, none, -score, -one)
+        return Contrast(line(score, 0), line(score, 0), line(score, -1))
 
     found = population_minimum(likelihood, reference, gold, data, np.ones_like(gold), np.zeros_like(gold))
     wins = [expit(values[:, None] - values[None]) @ np.exp(row) for values, row in zip(gold, data, strict=True)]
