@@ -25,7 +25,7 @@ class Terms:
     learning_rate: float
     max_prompt_tokens: int = 512
     max_new_tokens: int = 512
-    tokens_per_batch: int = 1024  # what the CPU suites train with: as fast here as more, in less memory
+    tokens_per_batch: int = 1536  # what the quickstart trains with
 
     @property
     def training(self) -> str:
