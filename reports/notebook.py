@@ -14,7 +14,7 @@ from rich.console import Console
 
 from alignarena.core.errors import BadInput, nearest
 from alignarena.core.text import printable
-from alignarena.reports import exact_plots, plots
+from alignarena.reports import curves, exact_plots, plots
 from alignarena.reports.style import styled
 from alignarena.reports.tables import READ, Table
 from alignarena.reports.terminal import SHOWN, print_results
@@ -77,7 +77,7 @@ class ShownResults(Results):
             BadInput: No such method, or it trained nothing.
         """
         with styled():
-            return self._checked(plots.training(self, method), f"training curve of {method}")
+            return self._checked(curves.training(self, method), f"training curve of {method}")
 
     def __getattr__(self, name: str) -> Callable[[], Any]:
         """Return ``plot_NAME`` for a plot of that name, dashes as underscores."""

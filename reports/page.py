@@ -14,7 +14,19 @@ from typing import Any
 import jinja2
 
 from alignarena.core.files import atomic_write
-from alignarena.reports import answer, cost, exact, frontier, lengths, over_training, plots, sections, tables, wins
+from alignarena.reports import (
+    answer,
+    cost,
+    curves,
+    exact,
+    frontier,
+    lengths,
+    over_training,
+    plots,
+    sections,
+    tables,
+    wins,
+)
 from alignarena.reports.completions import browsable
 from alignarena.reports.convergence import how_it_ended
 from alignarena.reports.roles import roles
@@ -127,7 +139,7 @@ def render(results: Results, found: _Tables, drawn: Sequence[Plot]) -> str:
         completions=browsable(results),
         seeds=sorted({seed for entry in entries for seed in entry.cells}),
         cards=[_card(entry) for entry in entries],
-        most_trained=plots.MOST_TRAINED,
+        most_trained=curves.MOST_TRAINED,
         looks=looks,
         remarks={entry.label: _remark(entry) for entry in entries},
         roles=roles(results.frame["evaluator"].unique(), results.folders),

@@ -11,22 +11,15 @@ import matplotlib
 import numpy as np
 
 from alignarena.core.files import atomic_write
-from alignarena.reports import cost, exact_plots, over_training, plane, wins
+from alignarena.reports import cost, curves, exact_plots, over_training, plane, wins
 from alignarena.reports.frontier import Frontier, frontiers, is_analytic_kl
-from alignarena.reports.style import Plot, equal_panels, figure, look, name_beside, plot_of, styled
+from alignarena.reports.style import LINE_STYLES, Plot, figure, look, name_beside, plot_of, styled
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
 from alignarena.results.stats import Interval
 
-# Bookkeeping of a training step: not worth a curve.
-_NOT_CURVES = frozenset({"fit", "phase", "step", "seconds", "tokens", "learning_rate"})
-# What is drawn first where a method logged more than can be read; the end of a name, as losses prefix theirs.
-_TELLING = ("loss", "scores", "reward", "kl", "accuracy", "margin", "finished", "entropy", "kept_rows", "clipfrac")
-MOST_PANELS = 6  # of one method
-MOST_TRAINED = 40  # methods with training curves; a study of many worlds would not open any more
 _KL_TICKS = (0, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)  # nats
 _NEAREST_TICKS = 0.09  # of the axis
-_MOST_POINTS = 400  # of one curve; more cannot be seen
 
 
 def gold(results: Results) -> Any | None:
@@ -72,7 +65,7 @@ def _with_frontiers(drawn: Any, found: Sequence[Frontier]) -> Any:
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
     for number, one in enumerate(found):
         name = f"frontier of trained policies{one.suite and f' ({one.suite})'}"
-        style = {"linestyle": _STYLES[number % len(_STYLES)], "linewidth": 1.2, "zorder": 1.5}
+        style = {"linestyle": LINE_STYLES[number % len(LINE_STYLES)], "linewidth": 1.2, "zorder": 1.5}
         axes.plot(one.envelope.kl, one.envelope.reward, color=matplotlib.rcParams["text.color"], label=name, **style)
     drawn.legends[0].remove()
     name_beside(drawn)
@@ -133,24 +126,6 @@ def lengths(results: Results) -> Any | None:
     return drawn
 
 
-def training(results: Results, label: str) -> Any | None:
-    """Training curves of one method: a panel a loss and metric, a line a fit, of the first seed that has any."""
-    rows = next((cell.metrics for cell in results.entry(label).cells.values() if cell.metrics), [])
-    panels = _most_telling(_curves(rows))
-    if not panels:
-        return None
-    columns = min(3, len(panels))
-    height = math.ceil(len(panels) / columns)
-    drawn, places = equal_panels(height, columns)
-    for axes, (title, lines) in zip(places, panels.items(), strict=False):
-        _panel(axes, title, lines, look(label)[0])
-    for axes in places[len(panels) :]:
-        axes.set_visible(False)
-    for axes in places[max(0, len(panels) - columns) : len(panels)]:
-        axes.set_xlabel("optimiser step")
-    return drawn
-
-
 FIGURES: dict[str, tuple[Callable[[Results], Any | None], str]] = {
     "gold": (gold, "Gold reward of each method with its 95 % interval; the dashed line is SFT"),
     "reward_kl": (reward_kl, "Reward against KL to SFT, one point a method, and the best reached at each KL"),
@@ -165,16 +140,14 @@ FIGURES: dict[str, tuple[Callable[[Results], Any | None], str]] = {
 
 def draw(results: Results) -> list[Plot]:
     """Draw every plot that the results have data for; training curves are named ``training-METHOD``."""
+    trained = curves.each(results)
     plots: list[Plot] = []
     with styled():
         for name, (make, caption) in FIGURES.items():
             plots += _drawn(make(results), name, caption)
         for name, caption, made in exact_plots.draw(results):
             plots += _drawn(made, name, caption)
-        for label in results.methods[:MOST_TRAINED]:
-            name = f"training-{label.replace('/', '-')}"
-            plots += _drawn(training(results, label), name, f"Training curves of {label}")
-    return plots
+    return plots + [plot for one in trained for plot in one]
 
 
 def write_plots(plots: Sequence[Plot], folder: Path) -> None:
@@ -232,55 +205,3 @@ def _scatter(results: Results, across: tuple[str, str], up: tuple[str, str]) -> 
 def _whisker(axes: Any, interval: Interval, place: int, colour: str) -> None:
     if interval.known:
         axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt")
-
-
-Lines = dict[int, tuple[list[float], list[float]]]  # steps and values, by fit
-_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-
-
-def _panel(axes: Any, title: str, lines: Lines, colour: str) -> None:
-    for number, (fit, (steps, values)) in enumerate(lines.items()):
-        style, dot = _STYLES[number % len(_STYLES)], "o" if len(steps) == 1 else ""
-        axes.plot(steps, values, color=colour, linestyle=style, marker=dot, markersize=4, label=f"fit {fit}")
-    axes.set_title(title, fontsize=9)
-    axes.locator_params(nbins=3)
-    if len(lines) > 1:
-        axes.legend(fontsize=8)
-
-
-def _curves(rows: Sequence[dict[str, Any]]) -> dict[str, Lines]:
-    """Curves by "loss name: metric": losses in the order they were fitted, the loss itself before its metrics."""
-    curves: dict[str, dict[str, Lines]] = {}
-    for row in rows:
-        of_loss = curves.setdefault(str(row.get("loss_name", "training")), {})
-        for metric, value in row.items():
-            if metric in _NOT_CURVES or isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            steps, values = of_loss.setdefault(metric, {}).setdefault(int(row.get("fit", 0)), ([], []))
-            steps.append(row.get("step", len(steps)))
-            values.append(value)
-    return {
-        f"{loss_name}: {metric}": {fit: _thinned(*line) for fit, line in of_loss[metric].items()}
-        for loss_name, of_loss in curves.items()
-        for metric in sorted(of_loss, key=lambda metric: (metric != "loss", metric))
-    }
-
-
-def _most_telling(panels: dict[str, Lines]) -> dict[str, Lines]:
-    """The panels worth most where there are too many, those of the last losses first, in their own order."""
-    order = {title: place for place, title in enumerate(panels)}
-    losses = list(dict.fromkeys(title.partition(": ")[0] for title in panels))[::-1]
-
-    def worth(title: str) -> tuple[int, int, int]:
-        loss, _, metric = title.partition(": ")
-        name = metric.rpartition("/")[2]
-        telling = _TELLING.index(name) if name in _TELLING else len(_TELLING)
-        return telling, losses.index(loss), order[title]
-
-    kept = sorted(panels, key=worth)[:MOST_PANELS]
-    return {title: panels[title] for title in sorted(kept, key=order.__getitem__)}
-
-
-def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
-    stride = math.ceil(len(steps) / _MOST_POINTS)
-    return steps[::stride], values[::stride]

@@ -36,6 +36,7 @@ _KNOWN = {
 }
 _COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, OCHRE, BROWN, VIOLET]
 _MARKERS = ["o", "^", "v", "D", "p", "h", "P", "*", "<", ">"]
+LINE_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _INK = "#1b1f24"  # axes and text; becomes the page's own text colour where a plot is inlined
 _RC: dict[str, Any] = {
     "svg.fonttype": "path",

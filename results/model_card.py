@@ -43,20 +43,22 @@ def model_card(folder: RunFolder, method: str, seed: int, form: Form = "stored")
     """
     cell = folder.read_cell(method, seed)
     card = (folder.provenance.get("methods") or {}).get(method) or {}
+    means = dict(cell_means(_suite_name(folder), cell))
     sections = {
         "": f"{_plain(card.get('summary', ''))}\n\nPaper: {_plain(card.get('paper') or 'none')}",
         "How to load it": _loading(form, folder, cell),
         "Data": _data(folder.suite),
         "Method and hyper-parameters": _indented(dict(cell.config) or {"hyper-parameters": "none"}),
         "Budget charged": _charged(cell),
-        "Results": _results(folder, cell),
+        "Results": _results(folder, cell, means),
         "Differs from the paper": _plain(card.get("differs") or "not stated"),
         "Versions": _indented(folder.provenance.get("versions") or {}),
         "To reproduce": _reproduce(folder, cell),
     }
     body = [f"# {_plain(f'{method} on {_suite_name(folder)}, seed {seed}')}"]
     body += [f"## {title}\n\n{text}" if title else text for title, text in sections.items()]
-    return f"---\n{_yaml(_front_matter(folder, cell, card, form))}---\n\n" + "\n\n".join(body) + "\n"
+    front = _front_matter(folder, cell, card, form) | _index(folder, cell, means)
+    return f"---\n{_yaml(front)}---\n\n" + "\n\n".join(body) + "\n"
 
 
 def _front_matter(folder: RunFolder, cell: Cell, card: Mapping[str, Any], form: Form) -> dict[str, Any]:
@@ -72,19 +74,19 @@ def _front_matter(folder: RunFolder, cell: Cell, card: Mapping[str, Any], form: 
         "license": _LICENCES.get(name),
         "datasets": [_ON_THE_HUB[dataset]] if dataset in _ON_THE_HUB else None,
         "tags": ["alignarena", cell.method, *([f"arxiv:{paper[1]}"] if paper else [])],
-        "model-index": [_index(folder, cell)],
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _index(folder: RunFolder, cell: Cell) -> dict[str, Any]:
+def _index(folder: RunFolder, cell: Cell, means: Mapping[str, stats.Interval]) -> dict[str, Any]:
     suite = _suite_name(folder)
-    metrics = [{"type": name, "name": name, "value": round(found.mean, 6)} for name, found in cell_means(suite, cell)]
+    metrics = [{"type": name, "name": name, "value": round(found.mean, 6)} for name, found in means.items()]
     result = {
         "task": {"type": "text-generation"}, "dataset": {"name": suite, "type": f"alignarena/{suite}"},
         "metrics": metrics,
     }  # fmt: skip
-    return {"name": f"{suite}-{cell.method}-{cell.seed}", "results": [result] if metrics else []}
+    named = {"name": f"{suite}-{cell.method}-{cell.seed}", "results": [result] if metrics else []}
+    return {"model-index": [named]}
 
 
 def _loading(form: Form, folder: RunFolder, cell: Cell) -> str:
@@ -124,8 +126,8 @@ def _charged(cell: Cell) -> str:
     return f"All that the method used, as if it had run alone.{ended}\n\n{_table(('count', 'charged'), counts)}"
 
 
-def _results(folder: RunFolder, cell: Cell) -> str:
-    rows = [(name, *_shown(found)) for name, found in cell_means(_suite_name(folder), cell)]
+def _results(folder: RunFolder, cell: Cell, means: Mapping[str, stats.Interval]) -> str:
+    rows = [(name, *_shown(found)) for name, found in means.items()]
     rows += [(f"{name} against SFT", *_shown(found)) for name, found in _against_sft(folder, cell)]
     if not rows:
         return "Not scored."

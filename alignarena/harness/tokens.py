@@ -42,6 +42,7 @@ class Tokens:
             raise BadInput(f"the tokenizer of {name!r} has no eos_token; set one and save it again")
         self.eos_id: int = tokenizer.eos_token_id
         self._of_text = lru_cache(maxsize=4096)(self._rendered)  # a prompt comes back in every pair and every round
+        self._as_text = lru_cache(maxsize=4096)(self._decoded)  # and so do short completions
 
     def prompt_ids(self, prompt: str | Sequence[Mapping[str, str]]) -> Ids:
         """Render a prompt (text: one user turn; or messages) with the chat template, ready to be continued."""
@@ -63,8 +64,10 @@ class Tokens:
 
     def text(self, completion: Sequence[int]) -> str:
         """Decode a completion without its final EOS; other special tokens stay visible to judges and readers."""
-        ids = list(completion[:-1]) if completion and completion[-1] == self.eos_id else list(completion)
-        decoded: str = self.tokenizer.decode(ids, skip_special_tokens=False)
+        return self._as_text(tuple(completion[:-1] if self.finished(completion) else completion))
+
+    def _decoded(self, ids: Ids) -> str:
+        decoded: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
         return decoded.strip()
 
     def finished(self, completion: Sequence[int]) -> bool:

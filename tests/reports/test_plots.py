@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from alignarena.reports import plots
+from alignarena.reports import curves, plots
 from alignarena.reports.style import inline, look
 from alignarena.results.frame import load_results
 from alignarena.results.store import RunFolder
@@ -71,5 +71,15 @@ def test_plots_without_data_are_not_drawn(tmp_path: Path, run_folders: ModuleTyp
 def test_curves_survive_a_diverged_run_and_are_thinned() -> None:
     losses = [None if step == 7 else 1.0 for step in range(5000)]
     rows = [{"fit": 0, "step": step, "loss": loss, "loss_name": "DPOLoss"} for step, loss in enumerate(losses)]
-    steps, values = plots._curves(rows)["DPOLoss: loss"][0]
+    steps, values = curves._curves(rows)["DPOLoss: loss"][0]
     assert 200 <= len(steps) <= 400 and len(steps) == len(values)
+
+
+def test_curves_drawn_by_processes_of_their_own_are_the_same(
+    tmp_path: Path, run_folders: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = load_results(run_folders.human_preferences(tmp_path / "hh").path)
+    here = list(curves.each(results))
+    assert here
+    monkeypatch.setattr(curves, "_MANY", 1)
+    assert list(curves.each(results)) == here
