@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import pytest
 
@@ -36,9 +37,25 @@ def test_equal_results_end_with_status_0(measured, tmp_path, capsys):
 
 def test_unequal_results_fail_the_bench_and_are_kept(measured, tmp_path, capsys):
     measured(0.5)
-    assert command.main(["--out", str(tmp_path)]) == 1
+    assert command.main(["--out", str(tmp_path), "--only", "sft"]) == 1
     assert "losses differ by 0.5, more than 0.1" in capsys.readouterr().err
     assert json.loads((tmp_path / FILE).read_text())[0]["equal"] is False
+
+
+@pytest.mark.parametrize(("statuses", "wanted"), [([0, 0], 0), ([1, 0], 1)])
+def test_all_comparisons_run_in_processes_of_their_own(monkeypatch, tmp_path, statuses, wanted):
+    started = []
+
+    def run(call, check):
+        started.append(call[call.index("--only") + 1])
+        return subprocess.CompletedProcess(call, statuses[len(started) - 1])
+
+    monkeypatch.setattr(command, "_measures", lambda: [("dpo_live", None), ("sft", None)])
+    monkeypatch.setattr(command.subprocess, "run", run)
+    (tmp_path / FILE).write_text("[]")
+    assert command.main(["--out", str(tmp_path)]) == wanted
+    assert started == ["dpo_live", "sft"]  # the second one runs whatever the first one found
+    assert not (tmp_path / FILE).exists()
 
 
 def test_nothing_to_repeat_is_bad_input(capsys):
