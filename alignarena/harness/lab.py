@@ -56,7 +56,7 @@ from alignarena.harness.tokens import TokenSequence
 from alignarena.harness.trainer import POLICY, Fit
 
 # Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
-REVISIONS = {"sample": 4, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "embed": 1, "fit": 3,
+REVISIONS = {"sample": 3, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "embed": 1, "fit": 3,
              "fit_reward_model": 3, "train_with": 2}  # fmt: skip
 _ON_RECORD = ("dropped", "stopped", "met")  # what a stage has in a cell's account beside its ledger
 Result = TypeVar("Result")

@@ -19,7 +19,6 @@ from alignarena.harness.backbone import Backbone
 from alignarena.harness.rollout import start
 from alignarena.harness.tokens import Ids
 
-_STRIDE = 64  # random numbers set aside for a completion at once: a shorter limit, within it, cuts the same completion
 _SHRINK_AT = 0.25  # share of finished rows at which the batch is cut down: each cut copies the cache
 
 
@@ -32,9 +31,8 @@ class Sample:
 
 
 def uniforms(seed: int, stream: str, prompt_id: str, n: int, length: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the random numbers (n, length) of a prompt's completions; each has the same, whatever n is."""
-    stride = _STRIDE * -(-length // _STRIDE)
-    return generator(seed, "sample", stream, prompt_id).random((n, stride))[:, :length].copy()
+    """Return the random numbers (n, length) of a prompt's completions."""
+    return np.stack([generator(seed, "sample", stream, prompt_id, i).random(length) for i in range(n)])
 
 
 @torch.no_grad()
