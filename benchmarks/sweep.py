@@ -212,7 +212,7 @@ class Sweep:
         Raises:
             AlignArenaError: As :meth:`attempt`.
         """
-        with self._full_disk_explained():
+        with self._full_disk_explained(), _left_to_the_cells():
             start, bench = self.seed(seed)
             self.progress.cell = f"shared/{seed}"
             bench.answers(start.base)
@@ -231,11 +231,8 @@ class Sweep:
         """Yield what the cells of a seed share; a failure that each of them will meet again is left to them."""
         with self._full_disk_explained():
             _, bench = self._prepared(seed)
-            try:
+            with _left_to_the_cells():
                 yield bench
-            except Exception as error:
-                if _ends_the_run(error):
-                    raise
 
     def _prepared(self, seed: int) -> tuple[Start, Bench]:
         """Make what all methods start from: a failure of it is then not taken for a method's."""
@@ -330,6 +327,16 @@ class Sweep:
             merged["seeds"] = sorted({*self.folder.suite.get("seeds", ()), *merged["seeds"]})
         self.folder.write_suite(merged)
         self.folder.update_status(suite_digest=digest)
+
+
+@contextmanager
+def _left_to_the_cells() -> Iterator[None]:
+    """Pass over a failure that each cell will meet again, unless it would fail every method alike."""
+    try:
+        yield
+    except Exception as error:
+        if _ends_the_run(error):
+            raise
 
 
 def _ends_the_run(error: Exception) -> bool:

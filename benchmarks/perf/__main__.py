@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BadInput(f"--repeats: must be at least 1, got {args.repeats}")
         if not args.only:
             (Path(args.out) / FILE).unlink(missing_ok=True)
-            return max(_alone(name, args) for name, _ in _measures())
+            return max([_alone(name, args) for name, _ in _measures()])
         with tempfile.TemporaryDirectory() as folder:
             from alignarena.benchmarks.perf.bench import new_bench
 
@@ -47,13 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _alone(name: str, args: argparse.Namespace) -> int:
-    """Measure one thing in a process of its own; return its exit status.
+    """Measure one thing in a process of its own; return its exit status, 1 where a signal ended it.
 
     What trainers leave behind adds up: in one process for all, memory grew to 17 GiB, and steps of both sides took 1.5
     to 1.9 times as long.
     """
     told = ["--out", args.out, "--only", name, "--repeats", str(args.repeats), "--model", args.model]
-    return subprocess.run([sys.executable, "-m", "alignarena.benchmarks.perf", *told], check=False).returncode
+    status = subprocess.run([sys.executable, "-m", "alignarena.benchmarks.perf", *told], check=False).returncode
+    return status if status >= 0 else 1
 
 
 def run(bench: Bench, names: Sequence[str], out: Path) -> list[Entry]:

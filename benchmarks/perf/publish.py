@@ -92,8 +92,9 @@ def _on(record: Record) -> str:
     libraries = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "trl", "peft"))
     return (
         f"Written by `make bench` on {where}; {libraries}. Both sides take the same steps by turns, in one process "
-        f"that is the comparison's own; ratios are medians of {repeats} repeats or more (memory: one process a side). The last "
-        "column lists, in the order of `equality` in bench.json, how far the results of the two sides are apart."
+        f"that is the comparison's own; ratios are medians of {repeats} repeats or more (memory: one process a side). "
+        "The last column lists, in the order of `equality` in bench.json, how far the results of the two sides are "
+        "apart."
     )
 
 

@@ -42,7 +42,7 @@ def test_unequal_results_fail_the_bench_and_are_kept(measured, tmp_path, capsys)
     assert json.loads((tmp_path / FILE).read_text())[0]["equal"] is False
 
 
-@pytest.mark.parametrize(("statuses", "wanted"), [([0, 0], 0), ([1, 0], 1)])
+@pytest.mark.parametrize(("statuses", "wanted"), [([0, 0], 0), ([1, 0], 1), ([0, -9], 1)])
 def test_all_comparisons_run_in_processes_of_their_own(monkeypatch, tmp_path, statuses, wanted):
     started = []
 

@@ -6,7 +6,8 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from alignarena.evaluators.exact import targets
+from alignarena.evaluators.exact import population, targets
+from alignarena.evaluators.exact.offline_targets import orpo, simpo
 from alignarena.evaluators.exact.optimum import kl, normalised, tilted
 from alignarena.evaluators.exact.population import Contrast, Term, line, population_minimum
 from alignarena.evaluators.exact.targets import (
@@ -190,6 +191,21 @@ def test_the_kind_of_loss_is_left_to_the_caller():
     found = population_minimum(cubed, reference, gold, data, np.ones_like(gold), np.zeros_like(gold))
     gap = found**3 - gold
     assert gap == pytest.approx(np.broadcast_to(gap.mean(1, keepdims=True), gap.shape), abs=1e-3)
+
+
+@pytest.mark.parametrize("target", ["cpl", "simpo", "orpo"])
+def test_the_second_derivatives_lead_there_in_few_steps(target, monkeypatch):
+    reference, gold, data = a_world(prompts=1, leaves=300)
+    lengths, calls, pairs = np.random.default_rng(2).integers(2, 6, size=300), [], population._over_pairs
+    monkeypatch.setattr(population, "_over_pairs", lambda *of: (calls.append(1), pairs(*of))[1])
+    if target == "cpl":
+        cpl_biased(reference, gold, 0.2, 0.75, data, True)
+    elif target == "simpo":
+        simpo(reference, gold, 2.0, 1.0, data, lengths)
+    else:
+        orpo(reference, gold, 1.0, data, lengths)
+    print(target, len(calls))
+    assert len(calls) <= 25
 
 
 def test_the_likelihood_of_what_is_chosen_alone():
