@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from alignarena.evaluators.exact import offline_targets
 from alignarena.evaluators.exact.offline_targets import kto, orpo, simpo
 from alignarena.evaluators.exact.optimum import kl, normalised
 
@@ -119,3 +120,15 @@ def test_orpo_without_its_odds_is_the_likelihood_of_the_chosen():
     wins = [expit(values[:, None] - values[None]) @ np.exp(row) for values, row in zip(gold, data, strict=True)]
     expected = normalised(data + np.log(np.stack(wins) / LENGTHS))
     assert orpo(reference, gold, 0.0, data, LENGTHS) == pytest.approx(expected, abs=1e-4)
+
+
+def test_orpos_log_odds_have_the_stated_derivatives(monkeypatch):
+    reference, gold, data = a_world(leaves=6)
+    losses = []
+    monkeypatch.setattr(offline_targets, "population_minimum", lambda loss, *_: losses.append(loss))
+    orpo(reference, gold, 1.0, data, LENGTHS)
+    score = np.array([-3.0, -0.7, -0.1])
+    above, here, below = (losses[0](score + step).won for step in (1e-5, 0.0, -1e-5))
+    assert here.value == pytest.approx(score - np.log(1 - np.exp(score)))
+    assert here.slope == pytest.approx((above.value - below.value) / 2e-5, rel=1e-6)
+    assert here.curve == pytest.approx((above.slope - below.slope) / 2e-5, rel=1e-6)
