@@ -14,6 +14,7 @@ from typing import Any
 
 from alignarena.core.contract import Rows
 from alignarena.core.errors import RunFailed
+from alignarena.core.rows import column
 
 ROWS, COMPLETIONS = "rows to train on", "completions"
 PROMPTS, SETS, PAIRS = "prompts scored more than once", "sets scored", "pairs compared"
@@ -31,13 +32,13 @@ AMONG = {
 
 def in_samples(rows: Rows) -> Counter[str]:
     """Count completions that were cut, that say nothing before they end, or that their prompt has already."""
-    given = zip(rows["prompt_id"][:], rows["completion_ids"][:], strict=True)
+    given = zip(column(rows, "prompt_id"), column(rows, "completion_ids"), strict=True)
     distinct = {(prompt_id, tuple(ids)) for prompt_id, ids in given}
     return Counter(
         {
             COMPLETIONS: len(rows),
-            UNFINISHED: sum(reason != "stop" for reason in rows["finish_reason"][:]),
-            EMPTY: sum(not text.strip() for text in rows["completion"][:]),
+            UNFINISHED: sum(reason != "stop" for reason in column(rows, "finish_reason")),
+            EMPTY: sum(not text.strip() for text in column(rows, "completion")),
             REPEATED: len(rows) - len(distinct),
         }
     )

@@ -1,18 +1,20 @@
 """Attention over packed rows without padding: only the blocks of scores that the shared-prefix layout needs.
 
 All tokens of a micro-batch stand in one row of length N. A packed row ``[prompt][y1]..[yK]`` of it is cut into blocks
-of queries; a completion's block reads the keys of its prompt and its own, never its neighbours'. A prefix that all
-prompts begin with may stand before the rows once, and every block reads it. Blocks of like shape are computed
-together, and the backward pass computes the probabilities again where they are many, so that memory grows with N and
-not with its square. On CPU this is 3-4 times as fast as torch's masked SDPA (docs/performance.md); it needs nothing but
-matrix products, so it runs on any device.
+of queries; a completion's block reads the keys of its prompt and its own. Short completions of a prompt share a block,
+where a mask hides each from its neighbours: that computes more scores and copies fewer keys. A prefix that all prompts
+begin with may stand before the rows once, and every block reads it. Blocks of like shape are computed together, and the
+backward pass computes the probabilities again where they are many, so that memory grows with N and not with its square.
+On CPU this is 3-4 times as fast as torch's masked SDPA (docs/performance.md); it needs nothing but matrix products, so
+it runs on any device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import chain, takewhile
+from math import isqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,9 +30,9 @@ BLOCKS = "alignarena_blocks"  # the name under which transformers finds this imp
 _QUERIES = 128  # of a block: a longer segment is cut, which skips most of what causality masks
 _SCORES = 49_152  # query-key pairs computed at once: a few MiB, so that they stay in the cache
 _KEPT = 2**20  # probabilities of a layer kept for the backward pass; of more it computes them again
+_JOINED = 100  # copying a key costs as much as scoring it for so many queries (docs/performance.md)
 _SAVES = 16  # tokens that sharing a prefix must save: it costs one more block a layer
 _SLACK = 4_096  # padded pairs that cost less than one more set of kernel calls
-_NEVER = 2**30  # position of a padded key: later than every query
 
 
 class PackedRow(NamedTuple):
@@ -63,39 +65,21 @@ def common_prefix(prompts: Sequence[Ids]) -> int:
     return length if length * (len(prompts) - 1) >= _SAVES else 0
 
 
-class _Padded(NamedTuple):
-    """Tokens that ask and answer in nb blocks, and their positions in their sequences; padding asks at -1."""
-
-    q: Ints  # (nb, qm)
-    q_position: Ints
-    k: Ints  # (nb, km)
-    k_position: Ints
-
-
 @dataclass
 class _Bucket:
     """nb blocks padded to qm queries and km keys."""
 
-    q: Tensor  # (nb * qm,) which tokens ask
-    k: Tensor  # (nb * km,) which tokens answer
-    q_position: Tensor  # (nb, qm)
-    k_position: Tensor  # (nb, km)
+    q: Tensor  # (nb, qm) which tokens ask
+    k: Tensor  # (nb, km) which tokens answer
+    distance: Tensor  # (nb, qm, km) tokens from a key to the query that sees it; less than 0 where it does not
     valid: Tensor | None  # (nb * qm, 1, 1) bool; None where no query is padding
     bias: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, padded: _Padded, device: torch.device | str) -> _Bucket:
-        """Put indices on a device."""
-        q, q_position, k, k_position = (torch.from_numpy(array).to(device) for array in padded)
-        valid = None if (padded.q_position >= 0).all() else (q_position >= 0).view(-1, 1, 1)
-        return cls(q.flatten(), k.flatten(), q_position, k_position, valid)
-
     def mask_(self, scores: Tensor, window: int | None) -> None:
-        """Hide later keys and those outside a sliding window from scores (nb, KV, qm, G, km), in place."""
+        """Hide what a query does not see and what is outside a sliding window, in scores (nb, KV, qm, G, km)."""
         key = window, scores.dtype
         if key not in self.bias:
-            distance = self.q_position[:, :, None] - self.k_position[:, None, :]
-            seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+            seen = self.distance >= 0 if window is None else (self.distance >= 0) & (self.distance < window)
             bias = torch.zeros(seen.shape, dtype=scores.dtype, device=scores.device)
             self.bias[key] = bias.masked_fill_(~seen, torch.finfo(scores.dtype).min)[:, None, :, None]
         scores.add_(self.bias[key])
@@ -107,17 +91,19 @@ class PackedLayout:
     def __init__(self, rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> None:
         self.rows = tuple(rows)
         self.buckets: list[_Bucket] = []
-        size = sum(row.prompt + sum(row.completions) for row in rows)
-        place = np.zeros(size, dtype=np.int64)  # of each token among the outputs of all buckets
+        tokens = _Tokens.of(rows)
+        place = np.zeros(len(tokens.owner), dtype=np.int64)  # of each token among the outputs of all buckets
         offset = 0
         for blocks in _alike(_blocks(rows)):
-            padded = _padded(blocks)
-            asked = padded.q_position.ravel() >= 0
-            place[padded.q.ravel()[asked]] = offset + np.flatnonzero(asked)
-            offset += len(asked)
-            self.buckets.append(_Bucket.of(padded, device))
+            q, asks, k, answers = _padded(blocks)
+            place[q[asks]] = offset + np.flatnonzero(asks)
+            offset += q.size
+            distance = np.where(asks[:, :, None] & answers[:, None], tokens.distance(q, k), -1)
+            queries, keys, between = (torch.from_numpy(array).to(device) for array in (q, k, distance))
+            valid = None if asks.all() else torch.from_numpy(asks).to(device).view(-1, 1, 1)
+            self.buckets.append(_Bucket(queries, keys, between, valid))
         self.place = torch.from_numpy(place).to(device)
-        self.pairs = sum(len(bucket.q) * bucket.k_position.shape[1] for bucket in self.buckets)  # padding counted
+        self.pairs = sum(bucket.distance.numel() for bucket in self.buckets)  # padding counted
 
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
@@ -126,6 +112,30 @@ class PackedLayout:
         by_token = [x[0].transpose(0, 1).contiguous() for x in (query, key, value)]
         outputs: Tensor = _BlockAttention.apply(*by_token, self, scaling, window)  # type: ignore[no-untyped-call]
         return outputs[None]
+
+
+class _Tokens(NamedTuple):
+    """Of each of the N tokens: its position in its sequence, and the completion it belongs to, 0 for a prompt's."""
+
+    position: Ints
+    owner: Ints
+
+    @classmethod
+    def of(cls, rows: Sequence[PackedRow]) -> _Tokens:
+        """Place the tokens of rows that stand one after another."""
+        sizes = np.fromiter(chain.from_iterable((row.prompt, *row.completions) for row in rows), np.int64)
+        starts = np.fromiter(chain.from_iterable(
+            (row.prefix, *(row.prefix + row.prompt,) * len(row.completions)) for row in rows), np.int64)  # fmt: skip
+        owners = np.arange(1, len(sizes) + 1)
+        owners[np.cumsum([0, *(1 + len(row.completions) for row in rows[:-1])])] = 0
+        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return cls(np.repeat(starts, sizes) + inside, np.repeat(owners, sizes))
+
+    def distance(self, q: Ints, k: Ints) -> Ints:
+        """Return how far keys (nb, km) lie before queries (nb, qm) of the same row; -1 in a neighbour."""
+        owner = self.owner[k][:, None]
+        seen = (owner == 0) | (owner == self.owner[q][:, :, None])
+        return np.where(seen, self.position[q][:, :, None] - self.position[k][:, None], -1)
 
 
 class _Blocks(NamedTuple):
@@ -150,16 +160,23 @@ class _Blocks(NamedTuple):
 
 
 def _blocks(rows: Sequence[PackedRow]) -> _Blocks:
-    """Cut rows into blocks: a prompt with its first completion as one sequence, then each other completion."""
+    """Cut rows into blocks: a prompt with its first completions as one sequence, then others, several where short."""
     count = np.array([len(row.completions) for row in rows])
-    first = np.cumsum(count) - count  # completion of each row
+    prompt, prompts, prefix, most = (np.repeat(each, count) for each in zip(*(
+        (row.start, row.prompt, row.prefix, isqrt(_JOINED * (row.prefix + row.prompt)) + 1) for row in rows
+    ), strict=True))  # fmt: skip
     length = np.concatenate([row.completions for row in rows])
-    length[first] += [row.prompt for row in rows]
+    first = np.cumsum(count) - count  # completion of each row
     start = np.cumsum(length) - length
-    start += np.repeat([row.start for row in rows] - start[first], count)
-    prompt, prompts, prefix = (np.repeat([getattr(row, name) for row in rows], count)
-                               for name in ("start", "prompt", "prefix"))  # fmt: skip
-    prompts[first] = 0
+    inside = start - np.repeat(start[first], count)  # among the row's completions
+    opens = np.diff(inside // most, prepend=-1) != 0
+    opens[first] = True
+    length = np.add.reduceat(length, np.flatnonzero(opens))
+    leads = np.isin(np.flatnonzero(opens), first)
+    prompt, prompts, prefix, inside = (each[opens] for each in (prompt, prompts, prefix, inside))
+    start = prompt + np.where(leads, 0, prompts + inside)
+    length += np.where(leads, prompts, 0)
+    prompts = np.where(leads, 0, prompts)
     pieces = -(-length // _QUERIES)
     of = np.repeat(np.arange(len(length)), pieces)
     done = (np.arange(len(of)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * _QUERIES
@@ -182,16 +199,14 @@ def _alike(blocks: _Blocks) -> Iterator[_Blocks]:
     yield blocks.chosen(order[begin:])
 
 
-def _padded(blocks: _Blocks) -> _Padded:
+def _padded(blocks: _Blocks) -> tuple[Ints, Any, Ints, Any]:
+    """Return which tokens ask (nb, qm) and whether they are not padding, and which answer (nb, km)."""
     query, queries, prefix, prompt, prompts, own, _ = (each[:, None] for each in blocks)
     keys = blocks.keys[:, None]
     at, to = np.arange(queries.max())[None], np.arange(keys.max())[None]
     shared = np.where(to < prefix, to, prompt - prefix + to)
     answers = np.where(to < prefix + prompts, shared, own - prefix - prompts + to)
-    return _Padded(
-        q=np.where(at < queries, query + at, 0), q_position=np.where(at < queries, keys - queries + at, -1),
-        k=np.where(to < keys, answers, 0), k_position=np.where(to < keys, to, _NEVER),
-    )  # fmt: skip
+    return np.where(at < queries, query + at, 0), at < queries, np.where(to < keys, answers, 0), to < keys
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -206,7 +221,7 @@ class _BlockAttention(torch.autograd.Function):
         for bucket in layout.buckets:
             q, k, v = _taken(bucket, scaled, key, value)
             probs = _probs(bucket, q, k, window)
-            outputs.append(_to_tokens(torch.bmm(probs, v), bucket.q_position))
+            outputs.append(_to_tokens(torch.bmm(probs, v), bucket.q))
             kept += [probs] if few else []
         ctx.save_for_backward(query, key, value, *kept)
         return torch.cat(outputs).index_select(0, layout.place)
@@ -222,13 +237,13 @@ class _BlockAttention(torch.autograd.Function):
         for i, bucket in enumerate(layout.buckets):
             q, k, v = _taken(bucket, scaled, key, value)
             probs = kept[i] if kept else _probs(bucket, q, k, window)
-            above = grads[0].index_select(0, bucket.q)
-            above = _to_heads(above if bucket.valid is None else above * bucket.valid, bucket.q_position, key.shape[1])
+            above = grads[0].index_select(0, bucket.q.view(-1))
+            above = _to_heads(above if bucket.valid is None else above * bucket.valid, bucket.q, key.shape[1])
             slope_s = torch._softmax_backward_data(torch.bmm(above, v.transpose(1, 2)), probs, -1, probs.dtype)
-            slopes_q.append(_to_tokens(torch.bmm(slope_s, k), bucket.q_position))
+            slopes_q.append(_to_tokens(torch.bmm(slope_s, k), bucket.q))
             for total, part in ((slope_k, torch.bmm(slope_s.transpose(1, 2), q)),
                                 (slope_v, torch.bmm(probs.transpose(1, 2), above))):  # fmt: skip
-                total.index_add_(0, bucket.k, _to_tokens(part, bucket.k_position).float())
+                total.index_add_(0, bucket.k.view(-1), _to_tokens(part, bucket.k).float())
         slope_q = torch.cat(slopes_q).index_select(0, layout.place).mul_(scaling)
         return slope_q, slope_k.to(key.dtype), slope_v.to(value.dtype), None, None, None
 
@@ -236,8 +251,8 @@ class _BlockAttention(torch.autograd.Function):
 def _taken(bucket: _Bucket, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a bucket's queries (nb * KV, qm * G, D), keys and values (nb * KV, km, D)."""
     kv = key.shape[1]
-    q = _to_heads(query.index_select(0, bucket.q), bucket.q_position, kv)
-    k, v = (_to_heads(x.index_select(0, bucket.k), bucket.k_position, kv) for x in (key, value))
+    q = _to_heads(query.index_select(0, bucket.q.view(-1)), bucket.q, kv)
+    k, v = (_to_heads(x.index_select(0, bucket.k.view(-1)), bucket.k, kv) for x in (key, value))
     return q, k, v
 
 
@@ -256,7 +271,7 @@ def _to_tokens(heads: Tensor, like: Tensor) -> Tensor:
 
 def _probs(bucket: _Bucket, q: Tensor, k: Tensor, window: int | None) -> Tensor:
     scores = torch.bmm(q, k.transpose(1, 2))
-    nb, queries = bucket.q_position.shape
+    nb, queries = bucket.q.shape
     bucket.mask_(scores.view(nb, -1, queries, scores.shape[1] // queries, k.shape[1]), window)
     return torch.softmax(scores, -1)
 

@@ -40,7 +40,7 @@ from alignarena.core.errors import BadInput, BudgetUsedUp
 from alignarena.core.feedback import cost_of_preferring, cost_of_scoring
 from alignarena.core.lineage import models, roots
 from alignarena.core.records import Budget, Ledger
-from alignarena.core.rows import rows_of, with_column
+from alignarena.core.rows import column, rows_of, table_of, with_column
 from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.batches import examples, grouped, sequences_of
@@ -157,9 +157,10 @@ class HarnessLab:
             self._metered().add(**cost_of_scoring(rows, scorer))
             with self._prompts_of_any_length():
                 scores = scorer.score(rows, self)
-            for prompt_id, score in zip(rows["prompt_id"][:], scores, strict=True):
+            prompt_ids = column(rows, "prompt_id")
+            for prompt_id, score in zip(prompt_ids, scores, strict=True):
                 must_be_finite(score, prompt_id, type(scorer).__name__, "score")
-            self.meet(in_scores(rows["prompt_id"][:], scores))
+            self.meet(in_scores(prompt_ids, scores))
             return with_column(rows, "score", [float(score) for score in scores])
 
         return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute, len(rows))
@@ -315,7 +316,7 @@ class HarnessLab:
         def write(folder: Path) -> None:
             rows = compute()
             if self.backbone.accelerator.is_main_process:
-                pq.write_table(rows.with_format("arrow")[:], folder / "rows.parquet")
+                pq.write_table(table_of(rows), folder / "rows.parquet")
 
         return self._memo(verb, stage, key, write, _read_rows)
 

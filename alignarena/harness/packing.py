@@ -108,6 +108,11 @@ def micro_batches(groups: Sequence[Sequence[TokenSequence]], tokens: int, form: 
     Returns:
         Indices of the groups of each micro-batch.
     """
+    if groups and form != "plain":
+        distinct = dict.fromkeys(chain.from_iterable(groups))
+        shared = {sequence.prompt for sequence in distinct}
+        if sum(map(len, shared)) + sum(len(sequence.completion) for sequence in distinct) <= tokens:
+            return [list(range(len(groups)))]  # the usual case, and all that follows would take longer
     pieces = [dict(chain.from_iterable(_pieces(sequence, form) for sequence in group)) for group in groups]
     sizes = [max(each.values()) if form == "plain" else sum(each.values()) for each in pieces]
     largest: dict[Ids, int] = {}

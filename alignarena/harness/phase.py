@@ -39,6 +39,7 @@ class Phase:
     def __init__(self, fit: Fit, number: int, items: list[Example]) -> None:
         self.fit, self.number, self.items = fit, number, items
         self.groups = grouped(items)
+        self._sequences = [sequences_of([items[i] for i in group]) for group in self.groups]
         self.steps_per_epoch = math.ceil(len(self.groups) / fit.schedule.batch_size)
         self.total_steps = self.steps_per_epoch * fit.schedule.num_train_epochs
         self._one_step = self.steps_per_epoch == 1  # so all epochs read the same
@@ -120,9 +121,9 @@ class Phase:
             return self._kept
         accelerator, backbone = self.fit.backbone.accelerator, self.fit.backbone
         mine = sorted(self._chosen(step))[accelerator.process_index :: accelerator.num_processes]
-        groups = [[self.items[i] for i in self.groups[g]] for g in mine]
-        cut = micro_batches([sequences_of(g) for g in groups], backbone.config.tokens_per_batch, backbone.form)
-        made = [MicroBatch([example for g in part for example in groups[g]], backbone, self._one_step) for part in cut]
+        cut = micro_batches([self._sequences[g] for g in mine], backbone.config.tokens_per_batch, backbone.form)
+        made = [MicroBatch([self.items[i] for g in part for i in self.groups[mine[g]]], backbone, self._one_step)
+                for part in cut]  # fmt: skip
         if self._one_step:
             self._kept = made
         return made

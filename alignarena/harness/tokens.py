@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
@@ -18,8 +17,7 @@ PLAIN_TEMPLATE = (
 Ids = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class TokenSequence:
+class TokenSequence(NamedTuple):
     """A prompt and one completion as token ids; the completion holds its EOS where it ends by itself."""
 
     prompt: Ids

@@ -1,4 +1,7 @@
-"""Distributions over all completions, computed by the model itself: one forward over every state of every prompt."""
+"""Distributions over all completions, computed by the model itself: one plain forward over every state of every prompt.
+
+What the harness makes of packed rows is not used here: measures must not share its mistakes.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,27 @@ class Enumeration:
     @torch.no_grad()
     def token_logps(self, policy: Any) -> Floats:
         """Return log-probs (P, N, L) in nats of each token of each completion under a trainable policy."""
-        variant = policy.load(self.backbone)
+        variant, width = policy.load(self.backbone), self.prompts.shape[1]
         found = []
-        for rows in self._forward(self.leaves.prefixes):
-            hidden = self._hidden(variant, rows, self.prompts.shape[1] - 1)
+        for rows in _cut(self._with_completions(self.leaves.prefix_tokens[None, 1:])):
+            positions, mask = (each.expand(len(rows), *each.shape[1:]) for each in self._tree)
+            hidden = self._hidden(variant, rows, position_ids=positions, attention_mask=mask)[:, width - 1 :]
             logits = self.backbone.head(variant)(hidden.to(self.backbone.dtype)).float()
             logps = torch.log_softmax(logits, -1)[..., : self.leaves.tokens + 1].double().cpu().numpy()
-            found.append(logps)
-        states = len(self.leaves.prefixes)
-        flat = np.concatenate(found)
-        return np.stack([self.leaves.each(flat[p * states : (p + 1) * states]) for p in range(len(self.prompts))])
+            found += [self.leaves.each(each) for each in logps]
+        return np.stack(found)
+
+    @cached_property
+    def _tree(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions and mask of a row ``[prompt][strings]``: each string sees the prompt and what it begins with."""
+        width, backbone = self.prompts.shape[1], self.backbone
+        positions = np.concatenate([np.arange(width), width - 1 + self.leaves.prefix_lengths[1:]])
+        seen = np.tri(len(positions), dtype=bool)
+        seen[width:, width:] = self.leaves.begins_with[1:, 1:]
+        mask = torch.zeros(seen.shape, dtype=backbone.dtype)  # added to scores, which every kernel understands
+        mask.masked_fill_(torch.from_numpy(~seen), torch.finfo(backbone.dtype).min)
+        device = backbone.accelerator.device
+        return torch.from_numpy(positions)[None].to(device), mask[None, None].to(device)
 
     def logps(self, policy: Any) -> Floats:
         """Return log-probs (P, N) in nats of the completions under a trainable policy."""
@@ -50,28 +64,25 @@ class Enumeration:
             return (self.scores(scorer.scorer) - scorer.mean) / scorer.std
         variant = scorer.load(self.backbone)
         found, last = [], self.prompts.shape[1] - 1 + self.leaves.lengths
-        for first, rows in zip(*self._numbered(self._padded), strict=True):
-            hidden = self._hidden(variant, rows, 0)
-            at = torch.from_numpy(last[(first + np.arange(len(rows))) % len(last)]).to(hidden.device)
-            read = hidden[torch.arange(len(rows), device=hidden.device), at]
-            found.append(self.backbone.heads[variant](read.float())[:, 0].double().cpu().numpy())
+        rows = self._with_completions(np.where(self.leaves.ids <= self.leaves.tokens, self.leaves.ids, 0))
+        for some, at in zip(_cut(rows), _cut(np.tile(last, len(self.prompts)), rows.shape[1]), strict=True):
+            hidden = self._hidden(variant, some)  # padding stands after what is read, which never sees it
+            read = hidden[torch.arange(len(some)), torch.from_numpy(at)].float()
+            found.append(self.backbone.heads[variant](read)[:, 0].double().cpu().numpy())
         return np.concatenate(found).reshape(len(self.prompts), len(self.leaves))
 
-    @cached_property
-    def _padded(self) -> Any:
-        return np.where(self.leaves.ids <= self.leaves.tokens, self.leaves.ids, 0)  # never attended to by what is read
-
-    def _hidden(self, variant: str, rows: Any, start: int) -> torch.Tensor:
+    def _hidden(self, variant: str, rows: Any, **how: Any) -> torch.Tensor:
         ids = torch.from_numpy(rows).to(self.backbone.accelerator.device)
-        return self.backbone.decode(variant, input_ids=ids).last_hidden_state[:, start:]  # type: ignore[no-any-return]
+        return self.backbone.decode(variant, input_ids=ids, **how).last_hidden_state  # type: ignore[no-any-return]
 
-    def _forward(self, completions: Any) -> Iterator[Any]:
-        """Yield (B, prompt + completion) token ids, completions within prompts, a bounded number of tokens a time."""
-        yield from self._numbered(completions)[1]
+    def _with_completions(self, completions: Any) -> Any:
+        """Return token ids of every prompt with every completion, completions within prompts."""
+        prompts = np.repeat(self.prompts, len(completions), 0)
+        return np.concatenate([prompts, np.tile(completions, (len(self.prompts), 1))], 1)
 
-    def _numbered(self, completions: Any) -> tuple[range, list[Any]]:
-        every = np.concatenate(
-            [np.repeat(self.prompts, len(completions), 0), np.tile(completions, (len(self.prompts), 1))], 1
-        )
-        size = max(1, _TOKENS // every.shape[1])
-        return range(0, len(every), size), [every[i : i + size] for i in range(0, len(every), size)]
+
+def _cut(rows: Any, width: int = 0) -> Iterator[Any]:
+    """Yield rows a bounded number of tokens a time."""
+    size = max(1, _TOKENS // (width or rows.shape[1]))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

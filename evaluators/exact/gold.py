@@ -11,6 +11,7 @@ import numpy as np
 
 from alignarena.core.contract import Lab, Rows
 from alignarena.core.errors import BadInput
+from alignarena.core.rows import column
 from alignarena.evaluators.exact.world import Floats, World, parsed
 
 
@@ -41,10 +42,10 @@ def places(world: World, rows: Rows) -> Iterator[tuple[Any, int]]:
     Raises:
         BadInput: A completion is not of this world.
     """
-    reasons = rows["finish_reason"][:] if "finish_reason" in rows.column_names else ["stop"] * len(rows)
-    texts = zip(rows["completion"][:], reasons, strict=True)
+    reasons = column(rows, "finish_reason") if "finish_reason" in rows.column_names else ["stop"] * len(rows)
+    texts = zip(column(rows, "completion"), reasons, strict=True)
     ids = [_ids(world, text, reason != "length") for text, reason in texts]
-    return zip(rows["prompt"][:], world.leaves.place(np.array(ids)), strict=True)
+    return zip(column(rows, "prompt"), world.leaves.place(np.array(ids)), strict=True)
 
 
 def _ids(world: World, text: str, ended: bool) -> list[int]:

@@ -34,27 +34,45 @@ class Leaves:
         return len(self.ids)
 
     @cached_property
-    def prefixes(self) -> Ints:
-        """The V^(L-1) strings of L - 1 tokens: every state in which a token is chosen is a prefix of one of them."""
-        return np.array(list(product(range(self.tokens), repeat=self.length - 1)))
+    def prefix_lengths(self) -> Ints:
+        """The lengths (S,) of the strings that a token can follow, shortest first, in order: the empty one is first."""
+        return np.repeat(np.arange(self.length), self.tokens ** np.arange(self.length))
 
     @cached_property
-    def _states(self) -> Ints:
-        """(N, L): in which of :attr:`prefixes` the state before each token of each leaf is found."""
-        body = np.where(self.ids < self.tokens, self.ids, 0)[:, : self.length - 1]
-        weights = self.tokens ** np.arange(self.length - 2, -1, -1)
-        return np.repeat((body @ weights)[:, None], self.length, 1)
+    def prefix_tokens(self) -> Ints:
+        """The last token (S,) of each of these strings; 0 for the empty one."""
+        return self._prefix_numbers % self.tokens
+
+    @cached_property
+    def begins_with(self) -> NDArray[np.bool_]:
+        """Whether a string (S, 1) begins with another (1, S), or is it."""
+        longer = self.prefix_lengths[:, None] - self.prefix_lengths[None]
+        cut = self._prefix_numbers[:, None] // self.tokens ** np.maximum(longer, 0)
+        return np.asarray((longer >= 0) & (cut == self._prefix_numbers[None]))
+
+    @cached_property
+    def _prefix_numbers(self) -> Ints:
+        """What each string (S,) reads as, to base V, among those of its length."""
+        return np.concatenate([np.arange(self.tokens**length) for length in range(self.length)])
+
+    @cached_property
+    def _before(self) -> Ints:
+        """(N, L): which of these strings stands before each token of each leaf."""
+        body = np.where(self.ids < self.tokens, self.ids, 0)
+        places = np.zeros_like(self.ids)
+        for length in range(1, self.length):
+            first = self.tokens ** np.arange(length)
+            places[:, length] = first.sum() + body[:, :length] @ first[::-1]
+        return places
 
     def each(self, next_token: Floats) -> Floats:
         """Return the log-probs (N, L) of each token, 0 on padding.
 
         Args:
-            next_token: Log-probs (V^(L-1), L, V + 1) of the token after the first t tokens of each prefix, in nats.
+            next_token: Log-probs (S, V + 1) of the token after each string, in nats.
         """
         inside = self.ids <= self.tokens
-        places = np.arange(self.length)[None, :]
-        chosen = next_token[self._states, places, np.where(inside, self.ids, 0)]
-        return np.asarray(np.where(inside, chosen, 0.0))
+        return np.asarray(np.where(inside, next_token[self._before, np.where(inside, self.ids, 0)], 0.0))
 
     def markov(self, logits: Floats) -> Floats:
         """Return the log-probs (N,) under a chain: logits (V + 1, V + 1) of the next token, last row at the start."""

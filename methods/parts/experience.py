@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from alignarena.core.contract import Lab, Policy, PreferenceStream, Rows, Scorer, TrainablePolicy
 from alignarena.core.errors import RunFailed
-from alignarena.core.rows import with_column
+from alignarena.core.rows import column, taken, with_column
 from alignarena.methods.parts.rows import pairs
 
 
@@ -94,7 +94,7 @@ def in_turn(rows: Rows, phase: int, each: int, lab: Lab, order: str) -> Rows:
     """Return the rows of a phase, ``each`` a phase; their order is named, and drawn anew at each pass through them."""
     count, wanted = len(rows), range(phase * each, (phase + 1) * each)
     orders = {one: lab.random(order, one).permutation(count) for one in {i // count for i in wanted}}
-    return rows.select([int(orders[i // count][i % count]) for i in wanted])
+    return taken(rows, [int(orders[i // count][i % count]) for i in wanted])
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class ScoredInGroups:
 
         Drawn anew in one phase, a prompt gives the same completions, which would not be independent within a group.
         """
-        group = list(accumulate(int(index == 0) for index in sampled["sample"][:]))
+        group = list(accumulate(int(index == 0) for index in column(sampled, "sample")))
         return with_column(lab.score(sampled, self.scorer), "group", group)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alignarena.core.contract import Rows
 from alignarena.core.errors import RunFailed
+from alignarena.core.rows import taken
 
 Floats = NDArray[np.float64]
 Kept = NDArray[np.bool_]
@@ -37,7 +38,7 @@ def own_quantiles(rows: Rows) -> Floats:
 
 def where(rows: Rows, kept: Kept) -> Rows:
     """Return the rows that are kept (N,), in their order."""
-    return rows.select(np.flatnonzero(kept))
+    return taken(rows, np.flatnonzero(kept).tolist())
 
 
 def joined(sampled: Rows, demonstrations: Rows) -> Rows:

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from alignarena.core.contract import Lab, Rows
 from alignarena.core.errors import RunFailed
+from alignarena.core.rows import column, taken
 
 
 def by_prompt(rows: Rows) -> Iterator[list[dict[str, Any]]]:
@@ -39,10 +40,10 @@ def finished(rows: Rows) -> Rows:
     Raises:
         RunFailed: None does.
     """
-    kept = [i for i, reason in enumerate(rows["finish_reason"][:]) if reason == "stop"]
+    kept = [i for i, reason in enumerate(column(rows, "finish_reason")) if reason == "stop"]
     if not kept:
         raise RunFailed(f"none of {len(rows)} completions ends by itself; raise max_new_tokens or train SFT longer")
-    return rows.select(kept)
+    return taken(rows, kept)
 
 
 def rankings(rows: Rows) -> Rows:
@@ -87,7 +88,7 @@ def untied(preferences: Rows) -> Rows:
     kept = [i for i, ranks in enumerate(preferences["ranks"][:]) if len(set(ranks)) > 1]
     if not kept:
         raise RunFailed(f"nothing to learn from: the completions of each of {len(preferences)} prompts are tied")
-    return preferences.select(kept)
+    return taken(preferences, kept)
 
 
 def with_repeats_named(preferences: Rows) -> Rows:

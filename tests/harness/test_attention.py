@@ -12,6 +12,7 @@ ROWS = {
     "one causal row": [(9, (4,))],
     "ragged rows": [(3, (2, 5, 1)), (7, (4,)), (1, (6, 6)), (12, (3, 2))],
     "longer than a block": [(40, (9, 30)), (5, (70,))],
+    "many short ones": [(6, (4, 2, 3) * 9), (2, (1,) * 40)],
 }
 
 
@@ -74,7 +75,13 @@ def test_no_token_of_another_row_or_completion_moves_an_output() -> None:
 
 def test_blocks_waste_little_and_stay_small() -> None:
     layout = PackedLayout(packed([(n, (n // 2, n // 3)) for n in range(20, 400, 13)]))
-    asked = sum(len(b.q) * b.k_position.shape[1] for b in layout.buckets)
-    needed = sum(int((b.q_position[:, :, None] >= b.k_position[:, None]).sum()) for b in layout.buckets)
-    assert needed > 0.5 * asked  # half of a causal square is masked anyway
-    assert max(len(b.q) * b.k_position.shape[1] for b in layout.buckets) <= attention._QUERIES * 600
+    needed = sum(int((b.distance >= 0).sum()) for b in layout.buckets)
+    assert needed > 0.4 * layout.pairs  # half of a causal square is masked anyway
+    assert max(b.distance.numel() for b in layout.buckets) <= attention._QUERIES * 700
+
+
+def test_short_completions_copy_the_keys_of_their_prompt_less_often() -> None:
+    short = PackedLayout(packed([(6, (4,) * 40)]))
+    assert sum(len(b.k) for b in short.buckets) == 7  # 160 tokens, cut where a multiple of isqrt(100 * 6) + 1 is passed
+    long = PackedLayout(packed([(6, (100,) * 5)]))
+    assert sum(len(b.k) for b in long.buckets) == 5

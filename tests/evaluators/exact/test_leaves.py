@@ -22,7 +22,9 @@ def test_leaves_by_hand():
     assert leaves.ids.tolist() == [[END, PAD], [0, END], [1, END], [0, 0], [0, 1], [1, 0], [1, 1]]
     assert leaves.lengths.tolist() == [1, 2, 2, 2, 2, 2, 2]
     assert leaves.finished.tolist() == [True] * 3 + [False] * 4
-    assert leaves.prefixes.tolist() == [[0], [1]]
+    assert leaves.prefix_lengths.tolist() == [0, 1, 1]
+    assert leaves.prefix_tokens.tolist() == [0, 0, 1]
+    assert leaves.begins_with.tolist() == [[True, False, False], [True, True, False], [True, False, True]]
 
 
 @pytest.mark.parametrize(("tokens", "length"), SIZES)
@@ -60,11 +62,17 @@ def test_the_conditionals_of_a_chain_are_the_chain(tokens, length):
 
 
 @pytest.mark.parametrize(("tokens", "length"), SIZES)
-def test_the_states_of_every_token_are_found_among_the_prefixes(tokens, length):
+def test_what_stands_before_every_token_is_found_among_the_strings(tokens, length):
     leaves, logits = Leaves(tokens, length), a_chain(tokens)
     logps = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    start = np.full((len(leaves.prefixes), 1), tokens)
-    next_token = logps[np.concatenate([start, leaves.prefixes], axis=1)]  # (V^(L-1), L, V + 1)
-    each = leaves.each(next_token)
+    each = leaves.each(logps[np.where(leaves.prefix_lengths == 0, tokens, leaves.prefix_tokens)])
     assert each == pytest.approx(leaves.conditionals(leaves.markov(logits)), abs=1e-9)
     assert each.sum(1) == pytest.approx(leaves.markov(logits))
+
+
+def test_a_string_begins_with_its_beginnings():
+    leaves = Leaves(2, 4)
+    found = leaves.begins_with
+    assert found.sum(1).tolist() == (leaves.prefix_lengths + 1).tolist()
+    last = found[-1]  # 1 1 1 begins with the empty string, 1, 1 1 and itself
+    assert leaves.prefix_lengths[last].tolist() == [0, 1, 2, 3] and leaves.prefix_tokens[last].tolist() == [0, 1, 1, 1]
