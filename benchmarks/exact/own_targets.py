@@ -263,7 +263,7 @@ def _simpo(method: SimPO, prompts: Prompts) -> Floats | None:
     if prompts.world.feedback_kind != "whole" or prompts.certain:
         return None
     settings, lengths = (method.beta, method.gamma), prompts.world.leaves.lengths
-    return offline_targets.simpo(prompts.log_reference, prompts.preferred, *settings, prompts.log_data, lengths)
+    return offline_targets.simpo(prompts.preferred, *settings, prompts.log_data, lengths)
 
 
 @own_target.register
@@ -271,4 +271,4 @@ def _orpo(method: ORPO, prompts: Prompts) -> Floats | None:
     if prompts.world.feedback_kind != "whole" or prompts.certain:
         return None
     lengths, data = prompts.world.leaves.lengths, prompts.log_data
-    return offline_targets.orpo(prompts.log_reference, prompts.preferred, method.odds_coef, data, lengths)
+    return offline_targets.orpo(prompts.preferred, method.odds_coef, data, lengths)

@@ -66,7 +66,7 @@ def _ratio(wanted: Floats, beta: float) -> Floats:
     return np.asarray((low + high) / 2)
 
 
-def simpo(log_reference: Floats, gold: Floats, beta: float, gamma: float, log_data: Floats, lengths: Ints) -> Floats:
+def simpo(gold: Floats, beta: float, gamma: float, log_data: Floats, lengths: Ints) -> Floats:
     """Return SimPO's target (Meng et al., 2024): the minimum of softplus(gamma - s(chosen) + s(rejected)).
 
     s = beta log pi / |y|. The loss is convex in s and does not change as all s rise together; sum_y pi(y) = 1 fixes
@@ -78,10 +78,10 @@ def simpo(log_reference: Floats, gold: Floats, beta: float, gamma: float, log_da
         return Contrast(line(score, 1, -gamma), line(score, 1), line(score, 0))
 
     scale = np.broadcast_to(beta / lengths, gold.shape)
-    return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))
+    return population_minimum(loss, lengths * gold / beta, gold, log_data, scale, np.zeros_like(gold))
 
 
-def orpo(log_reference: Floats, gold: Floats, odds_coef: float, log_data: Floats, lengths: Ints) -> Floats:
+def orpo(gold: Floats, odds_coef: float, log_data: Floats, lengths: Ints) -> Floats:
     """Return ORPO's target (Hong et al., 2024): the minimum of odds_coef softplus(o(rejected) - o(chosen)) - m(chosen).
 
     m = log pi / |y| and o = m - log(1 - exp(m)). At odds_coef 0 it is fine-tuning on chosen completions by the mean
@@ -94,5 +94,8 @@ def orpo(log_reference: Floats, gold: Floats, odds_coef: float, log_data: Floats
         odds = Term(score - np.log(uncertain), 1 / uncertain, np.exp(score) / uncertain**2)
         return Contrast(odds, odds, line(score, -1), odds_coef)
 
-    scale = np.broadcast_to(1 / lengths, gold.shape)
-    return population_minimum(loss, log_reference, gold, log_data, scale, np.zeros_like(gold))
+    wins = np.stack([expit(row[:, None] - row) @ np.exp(data) for row, data in zip(gold, log_data, strict=True)])
+    without_odds = log_data + np.log(wins) - np.log(lengths)
+    return population_minimum(
+        loss, without_odds, gold, log_data, np.broadcast_to(1 / lengths, gold.shape), np.zeros_like(gold)
+    )

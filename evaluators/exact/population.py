@@ -57,9 +57,9 @@ def line(score: Floats, slope: float, at_zero: float = 0.0) -> Term:
 
 
 def population_minimum(
-    loss: PairLoss, log_reference: Floats, gold: Floats, log_data: Floats, scale: Floats, offset: Floats
+    loss: PairLoss, start: Floats, gold: Floats, log_data: Floats, scale: Floats, offset: Floats
 ) -> Floats:
-    """Return the policy (P, N) that minimises a pairwise loss over all pairs, prompt by prompt, from the reference.
+    """Return the policy (P, N) that minimises a pairwise loss over all pairs, prompt by prompt.
 
     The loss of a pair is f(s(chosen), s(rejected)) with s(y) = scale(y) log pi(y) + offset(y), so the mean over
     labels is p f(s(y), s(y')) + (1 - p) f(s(y'), s(y)). Both orders of a pair are drawn alike and p(y', y) is
@@ -67,7 +67,7 @@ def population_minimum(
 
     Args:
         loss: f, from the scores of all leaves.
-        log_reference: Where the search starts (P, N), finite.
+        start: Where the search starts (P, N), finite: the nearer, the shorter it is.
         gold: The hidden reward, whose differences label the pairs (P, N).
         log_data: What both completions are drawn from (P, N).
         scale: Of log pi in s (P, N).
@@ -76,8 +76,8 @@ def population_minimum(
     Raises:
         RunFailed: The search ends away from a minimum.
     """
-    rows = zip(log_reference, gold, log_data, scale, offset, strict=True)
-    return np.stack([_Search(loss, *row).minimum(normalised(start)) for start, *row in rows])
+    rows = zip(normalised(start), gold, log_data, scale, offset, strict=True)
+    return np.stack([_Search(loss, *row).minimum(first) for first, *row in rows])
 
 
 class _Point(NamedTuple):
