@@ -1,4 +1,7 @@
-"""Checkpoints of a fit: weights (of its best epoch too), optimiser, controller, ledger, log; a kill loses a minute."""
+"""Checkpoints of a fit: weights (of its best epoch too), optimiser, controller, ledger, log.
+
+A kill loses a minute, or more where a checkpoint takes long to write: writing them is a hundredth of the time at most.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from torch import Tensor
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.cache import publish
 
-INTERVAL = 45.0  # seconds between checkpoints
+INTERVAL = 45.0  # seconds between checkpoints at least
+SHARE = 0.01  # of the time, that writing them may take
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,17 @@ class Checkpoint:
 
     def __init__(self, folder: Path, backbone: Backbone, adapters: list[str], optimizer: torch.optim.Optimizer) -> None:
         self.folder, self.backbone, self.adapters, self.optimizer = folder, backbone, adapters, optimizer
-        self._written = time.monotonic()
+        self._written, self._took = time.monotonic(), 0.0
 
     @property
     def due(self) -> bool:
         """Tell whether a checkpoint should be written at the next possible moment."""
-        return time.monotonic() - self._written >= INTERVAL and self.backbone.accelerator.is_main_process
+        waited = time.monotonic() - self._written >= max(INTERVAL, self._took / SHARE)
+        return waited and self.backbone.accelerator.is_main_process
 
     def write(self, progress: dict[str, Any]) -> None:
         """Replace the state on disk; ``progress`` is plain values but for ``best``, a :class:`Snapshot` or ``None``."""
+        started = time.monotonic()
         new, old = self.folder / f".new-{time.monotonic_ns()}", self.folder / "state"
         for i, adapter in enumerate(self.adapters):
             Snapshot.of(self.backbone, adapter).write(new / str(i))
@@ -84,6 +90,7 @@ class Checkpoint:
         publish(new, old)
         shutil.rmtree(previous, ignore_errors=True)
         self._written = time.monotonic()
+        self._took = self._written - started
 
     def read(self) -> dict[str, Any] | None:
         """Put the stored state back and return its progress, or ``None`` where there is none."""

@@ -10,6 +10,7 @@ a layer against .4).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -71,8 +72,11 @@ class Decoding:
         return (self._start[self._prompt] + self._steps)[:, None]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the rows only."""
-        self._own = {layer: [x.index_select(0, rows) for x in own] for layer, own in self._own.items()}
+        """Go on with some rows only, whatever their order; those that stay where they are cost nothing."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        for buffer in chain.from_iterable(self._own.values()):
+            buffer[moved, :, : self._steps] = buffer[rows[moved], :, : self._steps]
+        self._own = {layer: [x[: len(rows)] for x in own] for layer, own in self._own.items()}
         self._choose(self._prompt[rows])
 
     def appended(self) -> None:
@@ -86,9 +90,12 @@ class Decoding:
         count = torch.bincount(prompt, minlength=len(self._start))
         most = int(count.max())
         first = torch.cumsum(count, 0) - count
-        self._grid_of_row = prompt * most + torch.arange(len(prompt), device=prompt.device) - first[prompt]
+        each = torch.arange(len(prompt), device=prompt.device)
+        order = prompt.argsort(stable=True)
+        self._grid_of_row = torch.empty_like(prompt)
+        self._grid_of_row[order] = prompt[order] * most + each - first[prompt[order]]
         self._row_of_grid = torch.zeros(len(count) * most, dtype=torch.long, device=prompt.device)
-        self._row_of_grid[self._grid_of_row] = torch.arange(len(prompt), device=prompt.device)
+        self._row_of_grid[self._grid_of_row] = each
         self._bias: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
     def attend(

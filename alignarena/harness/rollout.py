@@ -34,7 +34,7 @@ class Rollout(ABC):
 
     @abstractmethod
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the rows only."""
+        """Go on with some of the rows only, in any order: a row is then what ``rows`` names in its place."""
 
     @abstractmethod
     def extend(self, token: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from alignarena.core.contract import Sampling
 from alignarena.core.seeds import generator
@@ -103,12 +104,20 @@ def _sample_batch(
         if left == 0 or t == numbers.shape[1] - 1:
             break
         if left <= (1 - _SHRINK_AT) * len(running):
-            keep = running.nonzero()[:, 0]
+            keep = _closed_up(running)
             rollout.keep(keep)
             alive, running, token = alive[keep], running[keep], token[keep]
         rollout.extend(token)
     flat = iter(_cut(tokens.tolist(), logps.tolist(), backbone.tokens.eos_id))
     return [[next(flat) for _ in range(count)] for count in repeats.tolist()]
+
+
+def _closed_up(running: Tensor) -> Tensor:
+    """Return which rows go on (left,), the hindmost in the places of those in front that do not: few have to move."""
+    kept = running.nonzero()[:, 0]
+    places = torch.arange(len(kept), device=running.device)
+    places[~running[: len(kept)]] = kept[kept >= len(kept)]
+    return places
 
 
 def _cut(tokens: list[list[int]], logps: list[list[float]], eos_id: int) -> Iterator[Sample]:

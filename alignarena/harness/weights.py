@@ -82,6 +82,7 @@ class LoraWeights:
         fuse_norms(self.model)
         self._causal_lm = self.model.get_base_model()
         self._training: set[str] = set()
+        self._parameters: dict[str, list[nn.Parameter]] = {}  # of each adapter: finding them is a walk over all modules
         self._active: str | None = None  # switching walks over all modules: 20 ms for 30 blocks, so only on a change
 
     def add(self, name: str, like: str = BASE, seed: int = 0) -> None:
@@ -98,6 +99,7 @@ class LoraWeights:
         """Forget an adapter."""
         self._active = None
         self.model.delete_adapter(name)
+        self._parameters.pop(name, None)
         self._training.discard(name)
 
     def activate(self, name: str) -> Any:
@@ -118,7 +120,9 @@ class LoraWeights:
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """Return the parameters of an adapter."""
         marker = f".{name}."
-        return [p for key, p in self.model.named_parameters() if marker in key]
+        if name not in self._parameters:
+            self._parameters[name] = [p for key, p in self.model.named_parameters() if marker in key]
+        return list(self._parameters[name])
 
     def train(self, name: str, on: bool) -> None:
         """Let gradients flow into an adapter, or no longer."""

@@ -71,6 +71,7 @@ def test_an_interrupted_fit_ends_like_one_left_alone(
     whole = new_lab(cache=tmp_path / "whole")
     expected = outcome(whole, fit(whole))
     monkeypatch.setattr(checkpoint, "INTERVAL", interval)
+    monkeypatch.setattr(checkpoint, "SHARE", math.inf)
     step, left = Fit._step, 0
 
     def stops(self: Fit, *arguments: Any) -> None:
@@ -96,6 +97,7 @@ def test_an_interrupted_fit_ends_like_one_left_alone(
 
 def test_work_done_before_the_kill_is_not_done_again(new_lab: NewLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", math.inf)
     write, written = Checkpoint.write, []
 
     def stops(self: Checkpoint, progress: dict[str, Any]) -> None:
@@ -114,6 +116,7 @@ def test_work_done_before_the_kill_is_not_done_again(new_lab: NewLab, monkeypatc
 
 def test_rollouts_go_on_from_the_end_of_a_phase_only(new_lab: NewLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", math.inf)
     written = []
 
     def notes(self: Checkpoint, progress: dict[str, Any]) -> None:
@@ -126,6 +129,7 @@ def test_rollouts_go_on_from_the_end_of_a_phase_only(new_lab: NewLab, monkeypatc
 
 def test_a_kill_between_two_checkpoints_leaves_the_older(new_lab: NewLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", math.inf)
     publish, published = checkpoint.publish, []
 
     def stops(new: Path, old: Path) -> None:
@@ -143,3 +147,25 @@ def test_a_kill_between_two_checkpoints_leaves_the_older(new_lab: NewLab, monkey
     assert json.loads((stored / ".old" / "progress.json").read_text())["step"] == 1
     FITS["sft"][1](lab)
     assert len(published) == 3 + 3  # steps 2, 3 and 4
+
+
+def test_checkpoints_that_take_long_are_written_less_often(new_lab: NewLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "INTERVAL", 10.0)
+    now, writes, step, write = [0.0], [], Fit._step, Checkpoint.write
+
+    def steps(self: Fit, *arguments: Any) -> None:
+        now[0] += 6.0
+        step(self, *arguments)
+
+    def slow(self: Checkpoint, progress: dict[str, Any]) -> None:
+        writes.append(now[0])
+        with monkeypatch.context() as patched:
+            ticks = iter([now[0]])
+            patched.setattr(checkpoint.time, "monotonic", lambda: next(ticks, now[0] + 0.2))
+            write(self, progress)
+
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Fit, "_step", steps)
+    monkeypatch.setattr(Checkpoint, "write", slow)
+    FITS["fixed rows in phases"][1](new_lab())
+    assert writes == [12.0, 36.0, 60.0]  # once 10 s are over; then once .2 s are a hundredth of what has passed

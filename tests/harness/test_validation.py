@@ -268,6 +268,7 @@ def test_an_interrupted_fit_keeps_the_same_epoch(
     expected = fit(whole, name)
     best = best_epoch(expected)
     monkeypatch.setattr(checkpoint, "INTERVAL", interval)
+    monkeypatch.setattr(checkpoint, "SHARE", math.inf)
     step, left = Fit._step, 0
 
     def stops(self: Fit, *arguments: Any) -> None:
@@ -297,6 +298,7 @@ def test_a_fit_killed_as_it_ends_or_begins_keeps_the_same_epoch(
 ) -> None:
     expected = fit(new_lab(cache=tmp_path / "whole"), "sft")
     monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", math.inf)
     write, written = Checkpoint.write, []
 
     def stops(self: Checkpoint, progress: dict[str, Any]) -> None:
