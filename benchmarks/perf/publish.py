@@ -113,12 +113,12 @@ def _settings(records: Sequence[Record]) -> str:
 def _sweep(sweep: Record) -> list[str]:
     """Say what sharing saves and how cost grows, as far as it was measured."""
     parts = []
-    if shared := sweep.get("sweep_sharing"):
+    for shared in filter(None, map(sweep.get, ("sweep_sharing", "whole_sweep_sharing"))):
         alone = ", ".join(f"{name} {cost['seconds']:.0f}" for name, cost in shared["alone"].items())
         parts.append(
-            f"The {shared['suite']} sweep took {shared['ours']:.0f} s; its trained methods alone, each from an empty "
-            f"cache, {shared['theirs']:.0f} s ({alone}): {shared['ratio']:.2f} of it (CPU seconds "
-            f"{shared['cpu_ratio']:.2f}; bar ≤ {shared['bar']:g}, {'met' if shared['met'] else 'missed'})."
+            f"{len(shared['rows'])} rows of the {shared['suite']} took {shared['ours']:.0f} s; its trained methods "
+            f"alone, each from an empty cache, {shared['theirs']:.0f} s ({alone}): {shared['ratio']:.2f} of it (CPU "
+            f"seconds {shared['cpu_ratio']:.2f}; bar ≤ {shared['bar']:g}, {'met' if shared['met'] else 'missed'})."
         )
     if records := sweep.get("growth"):
         head = "| what grows | of what | size | ours | opponent's | unit |\n|---|---|---|---|---|---|"

@@ -9,7 +9,8 @@ from alignarena.core.errors import BadInput
 
 SWEEP = {
     "sweep_sharing": {
-        "suite": "quickstart", "ours": 50.0, "theirs": 100.0, "ratio": 0.5, "cpu_ratio": 0.45, "bar": 0.6, "met": True,
+        "suite": "quickstart", "rows": ["dpo", "ppo", "base"], "ours": 50.0, "theirs": 100.0,
+        "ratio": 0.5, "cpu_ratio": 0.45, "bar": 0.6, "met": True,
         "alone": {"dpo": {"seconds": 60.0}, "ppo": {"seconds": 40.0}},
     },
     "growth": [{"axis": "rows", "what": "dpo_live", "size": 4, "ours": 1.0, "theirs": 2.0, "opponent": "TRL",

@@ -4,23 +4,32 @@ import pytest
 
 from alignarena.benchmarks.perf import sweep_sharing
 from alignarena.benchmarks.perf.sweep_sharing import Cost
+from alignarena.benchmarks.suite import load_suite
 from alignarena.core.errors import RunFailed
 
 
-def test_shares_are_of_wall_and_of_cpu_seconds(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("name", "bar", "met"), [("sweep_sharing", 0.6, True), ("whole_sweep_sharing", 0.5, True)])
+def test_shares_are_of_wall_and_of_cpu_seconds(name, bar, met, monkeypatch, tmp_path):
     asked = []
 
     def run(suite, options):
-        asked.append((suite, list(options)))
-        return Cost(60.0, 100.0) if not options else Cost(50.0, 50.0)
+        (flag, methods) = options
+        assert (suite, flag) == ("quickstart", "--methods")
+        asked.append(methods.split(","))
+        return Cost(60.0, 100.0) if len(asked) == 1 else Cost(50.0, 50.0)
 
     monkeypatch.setattr(sweep_sharing, "_run", run)
-    assert sweep_sharing.main(["--out", str(tmp_path), "--only", "sweep_sharing"]) == 0
-    found = json.loads((tmp_path / "sweep.json").read_text())["sweep_sharing"]
-    assert asked[0] == ("quickstart", [])
-    assert [options[1] for _, options in asked[1:]] == list(sweep_sharing.TRAINED)
-    assert (found["ratio"], found["cpu_ratio"], found["met"]) == (0.3, 0.5, True)
+    assert sweep_sharing.main(["--out", str(tmp_path), "--only", name]) == 0
+    found = json.loads((tmp_path / "sweep.json").read_text())[name]
+    rows, *alone = asked
+    assert [one for (one,) in alone] == [row for row in rows if row not in ("base", "best_of_n", "prompted")]
+    assert (found["ratio"], found["cpu_ratio"]) == (60 / (50 * len(alone)), 100 / (50 * len(alone)))
+    assert (found["bar"], found["met"]) == (bar, met)
     assert found["alone"]["dpo"] == {"seconds": 50.0, "cpu_seconds": 50.0}
+
+
+def test_the_whole_sweep_is_all_of_the_quickstart():
+    assert set(sweep_sharing.ALL) == set(load_suite("quickstart").methods)
 
 
 def test_a_run_that_fails_is_named():
