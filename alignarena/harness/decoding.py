@@ -46,7 +46,7 @@ class Prefill(PackedLayout):
 
 
 class Decoding:
-    """The state of B completions under way of P prompts: B rows in the order of their prompts."""
+    """The state of B completions under way of P prompts: B rows, each of one of the prompts."""
 
     def __init__(self, prefill: Prefill, repeats: Tensor) -> None:
         """Take prefilled prompts and how many completions (P,) each has."""

@@ -25,7 +25,7 @@ _IN_CACHE = 2**20  # fp32 logits held at once on CPU: 4 MiB, which stay near a c
 
 
 class Rollout(ABC):
-    """B rows of a variant, in the order of their prompts."""
+    """B rows of a variant, at first in the order of their prompts."""
 
     output: Tensor  # (B, D) final hidden states, or (B, V) logits of a model whose head is more than a linear layer
 

@@ -1,7 +1,9 @@
 """Sampling: the right distribution, log-probs of a plain forward, and draws that depend on their names only."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from toy_task import prompts
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from alignarena.core.contract import Sampling
-from alignarena.harness import attention, rollout
+from alignarena.harness import attention, rollout, sampler
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.decoding import Prefill
@@ -135,6 +137,31 @@ def test_a_completion_ends_at_its_first_eos_or_at_the_limit(backbone: Backbone) 
 
 def skewed(width: int, seed: int = 0) -> torch.Tensor:
     return 2 * torch.randn(width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("form", ["shared", "repeated"])
+def test_rows_that_end_leave_the_others_as_they_were(
+    form: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "shares_prompts", form == "shared")
+    rows, counts = prompts().to_list(), [5, 3, 7, 1]
+    drawn = draw(backbone, rows[:4], counts, length=40)
+    often = Counter(token for group in drawn for one in group for token in one.completion).most_common(1)[0][0]
+    monkeypatch.setattr(backbone.tokens, "eos_id", often)
+    monkeypatch.setattr(sampler, "_SHRINK_AT", 2.0)  # of the rows: never
+    expected = draw(backbone, rows[:4], counts, length=40)
+    monkeypatch.setattr(sampler, "_SHRINK_AT", 0.0)  # whenever one has ended
+    found = draw(backbone, rows[:4], counts, length=40)
+    assert ids(found) == ids(expected)
+    assert len({len(one.completion) for group in found for one in group}) > 4
+    for one, other in zip(chain.from_iterable(found), chain.from_iterable(expected), strict=True):
+        assert one.logps == pytest.approx(other.logps, abs=1e-5)
+
+
+def test_few_rows_move_when_others_end() -> None:
+    running = torch.tensor([True, False, True, True, False, True, False, True])
+    assert sampler._closed_up(running).tolist() == [0, 5, 2, 3, 7]
+    assert sampler._closed_up(torch.tensor([False, True])).tolist() == [1]
 
 
 @pytest.mark.parametrize("width", [7, 256, 700])  # within one block of the vocabulary, exactly one, several
