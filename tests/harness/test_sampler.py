@@ -139,11 +139,12 @@ def skewed(width: int, seed: int = 0) -> torch.Tensor:
     return 2 * torch.randn(width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("form", ["shared", "repeated"])
+@pytest.mark.parametrize("shared", [True, False])
 def test_rows_that_end_leave_the_others_as_they_were(
-    form: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    shared: bool, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbone, "shares_prompts", form == "shared")
+    monkeypatch.setattr(backbone, "shares_prompts", shared)
+    monkeypatch.setattr(backbone.weights.activate(BASE).config, "_attn_implementation", BLOCKS if shared else "sdpa")
     rows, counts = prompts().to_list(), [5, 3, 7, 1]
     drawn = draw(backbone, rows[:4], counts, length=40)
     often = Counter(token for group in drawn for one in group for token in one.completion).most_common(1)[0][0]
