@@ -41,7 +41,7 @@ bench: setup ## Time every stage side by side with TRL and generate (40 minutes)
 	$(BIN)/python -m alignarena.benchmarks.perf --out runs/bench; status=$$?; \
 	$(BIN)/python -m alignarena.benchmarks.perf.publish runs/bench && exit $$status
 
-bench-sweep: setup ## Time what the quickstart sweep saves by sharing, and cost against size; writes the same places
+bench-sweep: setup ## Time what a sweep saves by sharing, and cost against size (hours); writes the same places
 	$(BIN)/python -m alignarena.benchmarks.perf.sweep_sharing --out runs/bench
 	$(BIN)/python -m alignarena.benchmarks.perf.publish runs/bench
 

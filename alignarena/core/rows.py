@@ -30,7 +30,7 @@ def from_columns(columns: dict[str, list[Any]]) -> Rows:
 
 def table_of(rows: Rows) -> pa.Table:
     """Return rows as one table; those of a dataset without a selection are not copied."""
-    return rows.data.table if getattr(rows, "_indices", None) is None else rows.with_format("arrow")[:]
+    return rows.data.table if rows._indices is None else rows.with_format("arrow")[:]
 
 
 def column(rows: Rows, name: str) -> list[Any]:

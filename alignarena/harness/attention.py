@@ -1,21 +1,16 @@
 """Attention over packed rows without padding: only the blocks of scores that the shared-prefix layout needs.
 
-All tokens of a micro-batch stand in one row of length N. A packed row ``[prompt][y1]..[yK]`` of it is cut into blocks
-of queries; a completion's block reads the keys of its prompt and its own. Short completions of a prompt share a block,
-where a mask hides each from its neighbours: that computes more scores and copies fewer keys. A prefix that all prompts
-begin with may stand before the rows once, and every block reads it. Blocks of like shape are computed together, and the
-backward pass computes the probabilities again where they are many, so that memory grows with N and not with its square.
-On CPU this is 3-4 times as fast as torch's masked SDPA (docs/performance.md); it needs nothing but matrix products, so
-it runs on any device.
+All tokens of a micro-batch stand in one row of length N. Its blocks (``blocks``) are computed a bucket of like shape a
+time, and the backward pass computes the probabilities again where they are many. On CPU this is 3-4 times as fast as
+torch's masked SDPA (docs/performance.md); it needs nothing but matrix products, so it runs on any device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, takewhile
-from math import isqrt
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,46 +18,10 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from alignarena.harness.tokens import Ids
+from alignarena.harness.blocks import PackedRow, PaddedBlocks, padded_blocks
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 BLOCKS = "alignarena_blocks"  # the name under which transformers finds this implementation
-_QUERIES = 128  # of a block: a longer segment is cut, which skips most of what causality masks
-_SCORES = 49_152  # query-key pairs computed at once: a few MiB, so that they stay in the cache
 _KEPT = 2**20  # probabilities of a layer kept for the backward pass; of more it computes them again
-_JOINED = 100  # copying a key costs as much as scoring it for so many queries (docs/performance.md)
-_SAVES = 16  # tokens that sharing a prefix must save: it costs one more block a layer
-_SLACK = 4_096  # padded pairs that cost less than one more set of kernel calls
-
-
-class PackedRow(NamedTuple):
-    """Where a row lies among the N tokens: its first token, its prompt's length, and its completions' lengths."""
-
-    start: int
-    prompt: int
-    completions: tuple[int, ...]
-    prefix: int = 0  # so many of the N tokens, the first ones, are the beginning of its prompt
-
-
-def with_prefix(prefix: int, rows: Sequence[tuple[int, tuple[int, ...]]]) -> list[PackedRow]:
-    """Place rows, given as the length of the prompt and of its completions, after a prefix that all prompts begin with.
-
-    Returns:
-        The prefix as a row of its own, if there is one, and the rows, whose prompts go on where it ends.
-    """
-    placed = [PackedRow(0, prefix, (0,))] if prefix else []
-    start = prefix
-    for prompt, completions in rows:
-        placed.append(PackedRow(start, prompt - prefix, completions, prefix))
-        start += prompt - prefix + sum(completions)
-    return placed
-
-
-def common_prefix(prompts: Sequence[Ids]) -> int:
-    """Return how many tokens all prompts begin with, if computing them once saves anything; each keeps its last one."""
-    same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
-    length = min(len(list(same)), min(map(len, prompts)) - 1)
-    return length if length * (len(prompts) - 1) >= _SAVES else 0
 
 
 @dataclass
@@ -70,16 +29,41 @@ class _Bucket:
     """nb blocks padded to qm queries and km keys."""
 
     q: Tensor  # (nb, qm) which tokens ask
+    q_position: Tensor
+    q_owner: Tensor
     k: Tensor  # (nb, km) which tokens answer
-    distance: Tensor  # (nb, qm, km) tokens from a key to the query that sees it; less than 0 where it does not
-    valid: Tensor | None  # (nb * qm, 1, 1) bool; None where no query is padding
-    bias: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
+    k_position: Tensor
+    k_owner: Tensor
+    bias: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(cls, padded: PaddedBlocks, device: torch.device | str) -> _Bucket:
+        """Put blocks on a device."""
+        return cls(*(torch.from_numpy(array).to(device) for array in padded))
+
+    @cached_property
+    def valid(self) -> Tensor | None:
+        """Whether a query is not padding, (nb * qm, 1, 1) bool; None where none is."""
+        asks = self.q_position >= 0
+        return None if asks.all() else asks.view(-1, 1, 1)
+
+    @property
+    def pairs(self) -> int:
+        """Return how many scores it computes, padding counted."""
+        return self.q.numel() * self.k.shape[1]
+
+    def seen(self, window: int | None) -> Tensor:
+        """Return which keys a query sees (nb, qm, km): a prompt's and its own completion's, not later, within reach."""
+        distance = self.q_position[:, :, None] - self.k_position[:, None]
+        owner = self.k_owner[:, None]
+        near = (distance >= 0) & ((owner == 0) | (owner == self.q_owner[:, :, None]))
+        return near if window is None else near & (distance < window)
 
     def mask_(self, scores: Tensor, window: int | None) -> None:
-        """Hide what a query does not see and what is outside a sliding window, in scores (nb, KV, qm, G, km)."""
+        """Hide what a query does not see in scores (nb, KV, qm, G, km)."""
         key = window, scores.dtype
         if key not in self.bias:
-            seen = self.distance >= 0 if window is None else (self.distance >= 0) & (self.distance < window)
+            seen = self.seen(window)
             bias = torch.zeros(seen.shape, dtype=scores.dtype, device=scores.device)
             self.bias[key] = bias.masked_fill_(~seen, torch.finfo(scores.dtype).min)[:, None, :, None]
         scores.add_(self.bias[key])
@@ -91,19 +75,16 @@ class PackedLayout:
     def __init__(self, rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> None:
         self.rows = tuple(rows)
         self.buckets: list[_Bucket] = []
-        tokens = _Tokens.of(rows)
-        place = np.zeros(len(tokens.owner), dtype=np.int64)  # of each token among the outputs of all buckets
+        # of each token among the outputs of all buckets
+        place = np.zeros(sum(row.prompt + sum(row.completions) for row in rows), dtype=np.int64)
         offset = 0
-        for blocks in _alike(_blocks(rows)):
-            q, asks, k, answers = _padded(blocks)
-            place[q[asks]] = offset + np.flatnonzero(asks)
-            offset += q.size
-            distance = np.where(asks[:, :, None] & answers[:, None], tokens.distance(q, k), -1)
-            queries, keys, between = (torch.from_numpy(array).to(device) for array in (q, k, distance))
-            valid = None if asks.all() else torch.from_numpy(asks).to(device).view(-1, 1, 1)
-            self.buckets.append(_Bucket(queries, keys, between, valid))
+        for padded in padded_blocks(rows):
+            asks = padded.q_position >= 0
+            place[padded.q[asks]] = offset + np.flatnonzero(asks)
+            offset += asks.size
+            self.buckets.append(_Bucket.of(padded, device))
         self.place = torch.from_numpy(place).to(device)
-        self.pairs = sum(bucket.distance.numel() for bucket in self.buckets)  # padding counted
+        self.pairs = sum(bucket.pairs for bucket in self.buckets)
 
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
@@ -112,101 +93,6 @@ class PackedLayout:
         by_token = [x[0].transpose(0, 1).contiguous() for x in (query, key, value)]
         outputs: Tensor = _BlockAttention.apply(*by_token, self, scaling, window)  # type: ignore[no-untyped-call]
         return outputs[None]
-
-
-class _Tokens(NamedTuple):
-    """Of each of the N tokens: its position in its sequence, and the completion it belongs to, 0 for a prompt's."""
-
-    position: Ints
-    owner: Ints
-
-    @classmethod
-    def of(cls, rows: Sequence[PackedRow]) -> _Tokens:
-        """Place the tokens of rows that stand one after another."""
-        sizes = np.fromiter(chain.from_iterable((row.prompt, *row.completions) for row in rows), np.int64)
-        starts = np.fromiter(chain.from_iterable(
-            (row.prefix, *(row.prefix + row.prompt,) * len(row.completions)) for row in rows), np.int64)  # fmt: skip
-        owners = np.arange(1, len(sizes) + 1)
-        owners[np.cumsum([0, *(1 + len(row.completions) for row in rows[:-1])])] = 0
-        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return cls(np.repeat(starts, sizes) + inside, np.repeat(owners, sizes))
-
-    def distance(self, q: Ints, k: Ints) -> Ints:
-        """Return how far keys (nb, km) lie before queries (nb, qm) of the same row; -1 in a neighbour."""
-        owner = self.owner[k][:, None]
-        seen = (owner == 0) | (owner == self.owner[q][:, :, None])
-        return np.where(seen, self.position[q][:, :, None] - self.position[k][:, None], -1)
-
-
-class _Blocks(NamedTuple):
-    """Some blocks, each array (nb,). Keys are the shared prefix, a stretch of a prompt, and tokens of their own."""
-
-    query: Ints  # first token that asks
-    queries: Ints
-    prefix: Ints  # tokens, from the first of all
-    prompt: Ints  # first token of the stretch
-    prompts: Ints
-    own: Ints  # first token of their own
-    owns: Ints
-
-    @property
-    def keys(self) -> Ints:
-        """Return how many tokens answer."""
-        return self.prefix + self.prompts + self.owns
-
-    def chosen(self, which: Any) -> _Blocks:
-        """Return some of the blocks."""
-        return _Blocks(*(each[which] for each in self))
-
-
-def _blocks(rows: Sequence[PackedRow]) -> _Blocks:
-    """Cut rows into blocks: a prompt with its first completions as one sequence, then others, several where short."""
-    count = np.array([len(row.completions) for row in rows])
-    prompt, prompts, prefix, most = (np.repeat(each, count) for each in zip(*(
-        (row.start, row.prompt, row.prefix, isqrt(_JOINED * (row.prefix + row.prompt)) + 1) for row in rows
-    ), strict=True))  # fmt: skip
-    length = np.concatenate([row.completions for row in rows])
-    first = np.cumsum(count) - count  # completion of each row
-    start = np.cumsum(length) - length
-    inside = start - np.repeat(start[first], count)  # among the row's completions
-    opens = np.diff(inside // most, prepend=-1) != 0
-    opens[first] = True
-    length = np.add.reduceat(length, np.flatnonzero(opens))
-    leads = np.isin(np.flatnonzero(opens), first)
-    prompt, prompts, prefix, inside = (each[opens] for each in (prompt, prompts, prefix, inside))
-    start = prompt + np.where(leads, 0, prompts + inside)
-    length += np.where(leads, prompts, 0)
-    prompts = np.where(leads, 0, prompts)
-    pieces = -(-length // _QUERIES)
-    of = np.repeat(np.arange(len(length)), pieces)
-    done = (np.arange(len(of)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * _QUERIES
-    stop = np.minimum(done + _QUERIES, length[of])
-    return _Blocks(start[of] + done, stop - done, prefix[of], prompt[of], prompts[of], start[of], stop)
-
-
-def _alike(blocks: _Blocks) -> Iterator[_Blocks]:
-    """Group blocks that waste little when padded to a common shape."""
-    order = np.lexsort((-blocks.queries, -blocks.keys))
-    begin = queries = keys = needed = 0
-    for at, (q, k) in enumerate(zip(blocks.queries[order].tolist(), blocks.keys[order].tolist(), strict=True)):
-        area = (at - begin + 1) * max(queries, q) * keys
-        wasted = area - needed - q * k
-        if at and (area > _SCORES or wasted > max(0.3 * (needed + q * k), _SLACK)):
-            yield blocks.chosen(order[begin:at])
-            begin, queries, keys, needed = at, q, k, q * k
-        else:
-            queries, keys, needed = max(queries, q), max(keys, k), needed + q * k
-    yield blocks.chosen(order[begin:])
-
-
-def _padded(blocks: _Blocks) -> tuple[Ints, Any, Ints, Any]:
-    """Return which tokens ask (nb, qm) and whether they are not padding, and which answer (nb, km)."""
-    query, queries, prefix, prompt, prompts, own, _ = (each[:, None] for each in blocks)
-    keys = blocks.keys[:, None]
-    at, to = np.arange(queries.max())[None], np.arange(keys.max())[None]
-    shared = np.where(to < prefix, to, prompt - prefix + to)
-    answers = np.where(to < prefix + prompts, shared, own - prefix - prompts + to)
-    return np.where(at < queries, query + at, 0), at < queries, np.where(to < keys, answers, 0), to < keys
 
 
 class _BlockAttention(torch.autograd.Function):

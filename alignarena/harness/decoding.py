@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignarena.harness.attention import PackedLayout, common_prefix, with_prefix
+from alignarena.harness.attention import PackedLayout
+from alignarena.harness.blocks import common_prefix, with_prefix
 from alignarena.harness.tokens import Ids
 
 _ROOM = 32  # tokens that a buffer has to spare when it is made

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
-from alignarena.harness.attention import PackedRow
+from alignarena.harness.blocks import PackedRow
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 

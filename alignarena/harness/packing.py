@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignarena.harness.attention import PackedLayout, PackedRow, common_prefix, with_prefix
+from alignarena.harness.attention import PackedLayout
+from alignarena.harness.blocks import PackedRow, common_prefix, with_prefix
 from alignarena.harness.flex import block_mask
 from alignarena.harness.tokens import Ids, TokenSequence
 

@@ -88,6 +88,7 @@ class LoraWeights:
     def add(self, name: str, like: str = BASE, seed: int = 0) -> None:
         """Add a copy of an adapter, or a new one that changes nothing yet."""
         self._active = None
+        self._parameters.pop(name, None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model.add_adapter(name, copy.deepcopy(self.lora))

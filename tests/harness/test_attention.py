@@ -5,8 +5,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
-from alignarena.harness import attention
-from alignarena.harness.attention import PackedLayout, PackedRow, with_prefix
+from alignarena.harness import attention, blocks
+from alignarena.harness.attention import PackedLayout
+from alignarena.harness.blocks import PackedRow, with_prefix
 
 ROWS = {
     "one causal row": [(9, (4,))],
@@ -44,7 +45,7 @@ def mask(rows: list[PackedRow], window: int | None) -> torch.Tensor:
 def test_outputs_and_gradients_are_those_of_the_mask(
     name: str, prefix: int, window: int | None, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_QUERIES", 16)
+    monkeypatch.setattr(blocks, "_QUERIES", 16)
     monkeypatch.setattr(attention, "_KEPT", kept)
     rows = packed(ROWS[name], prefix)
     seen, size = mask(rows, window), size_of(rows)
@@ -75,9 +76,9 @@ def test_no_token_of_another_row_or_completion_moves_an_output() -> None:
 
 def test_blocks_waste_little_and_stay_small() -> None:
     layout = PackedLayout(packed([(n, (n // 2, n // 3)) for n in range(20, 400, 13)]))
-    needed = sum(int((b.distance >= 0).sum()) for b in layout.buckets)
+    needed = sum(int(b.seen(None).sum()) for b in layout.buckets)
     assert needed > 0.4 * layout.pairs  # half of a causal square is masked anyway
-    assert max(b.distance.numel() for b in layout.buckets) <= attention._QUERIES * 700
+    assert max(b.pairs for b in layout.buckets) <= blocks._QUERIES * 700
 
 
 def test_short_completions_copy_the_keys_of_their_prompt_less_often() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_mask
 
-from alignarena.harness.attention import PackedRow
+from alignarena.harness.blocks import PackedRow
 from alignarena.harness.flex import mask_mod
 from alignarena.harness.packing import Form, micro_batches, pack
 from alignarena.harness.tokens import TokenSequence

@@ -16,7 +16,7 @@ from toy_task import prompts
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from alignarena.core.contract import Sampling
-from alignarena.harness import attention, rollout, sampler
+from alignarena.harness import blocks, rollout, sampler
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.decoding import Prefill
@@ -65,10 +65,10 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
 ) -> None:
     rows = [{**row, "prompt": f"one two three four five six seven {row['prompt']}"} for row in prompts().to_list()]
     asked = [backbone.tokens.prompt_of(row) for row in rows]
-    monkeypatch.setattr(attention, "_SAVES", 10**6)
+    monkeypatch.setattr(blocks, "_SAVES", 10**6)
     apart = draw(backbone, rows, 3, adapter="one")
     assert Prefill(asked, torch.device("cpu")).input_ids.numel() == sum(map(len, asked))
-    monkeypatch.setattr(attention, "_SAVES", 1)
+    monkeypatch.setattr(blocks, "_SAVES", 1)
     prefill = Prefill(asked, torch.device("cpu"))
     assert prefill.prefix >= 7
     assert prefill.input_ids.numel() == sum(map(len, asked)) - 7 * prefill.prefix

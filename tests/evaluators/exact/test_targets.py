@@ -204,7 +204,6 @@ def test_the_second_derivatives_lead_there_in_few_steps(target, monkeypatch):
         simpo(gold, 2.0, 1.0, data, lengths)
     else:
         orpo(gold, 1.0, data, lengths)
-    print(target, len(calls))
     assert len(calls) <= 25
 
 
