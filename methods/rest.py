@@ -48,10 +48,13 @@ class ReST:
     def align(self, task: Task, lab: Lab) -> Policy:
         """Alternate grow and improve steps; the scale of rewards is fixed by the first grow step."""
         policy, reward_model = task.policy, self.reward_model.fit(task, lab)
+        shown = self.demonstrations and len(task.demonstrations) > 0
+        given = lab.score(task.demonstrations, reward_model) if shown else None
         first: list[float] = []
-        for grow in range(self.grow_steps):
-            rows = finished(lab.sample(policy, task.prompts, self.n, stream=f"grow {grow}"))
-            rows = lab.score(filters.joined(rows, task.demonstrations) if self.demonstrations else rows, reward_model)
+        for number in range(self.grow_steps):
+            # the first round of rejection sampling of as many completions is these same samples
+            drawn = lab.score(lab.sample(policy, task.prompts, self.n, stream=f"round {number}"), reward_model)
+            rows = finished(drawn) if given is None else filters.joined(finished(drawn), given)
             first = first or rows["score"][:]
             policy = self._improved(policy, rows, first, lab)
         return policy

@@ -51,7 +51,7 @@ def trained_on(cell: Any, method: Any) -> tuple[Any, list[list[dict[str, Any]]],
     return method.align(task, lab), seen, schedules
 
 
-def drawn(cell: Any, n: int, stream: str = "grow 0") -> list[dict[str, Any]]:
+def drawn(cell: Any, n: int, stream: str = "round 0") -> list[dict[str, Any]]:
     """Return a draw of the SFT policy, but for completions that do not end."""
     lab, task = cell
     rows = lab.sample(task.policy, task.prompts, n, stream=stream).to_list()

@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from alignarena.harness.blocks import PackedRow, PaddedBlocks, padded_blocks
 
 BLOCKS = "alignarena_blocks"  # the name under which transformers finds this implementation
-_KEPT = 2**20  # probabilities of a layer kept for the backward pass; of more it computes them again
+_KEPT = 2**21  # probabilities of a layer kept for the backward pass; of more it computes them again
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Keys and values of a batch of rollouts: those of a prompt once, however many completions continue it.
 
 A prompt's keys answer all its completions in one product; a completion adds its own beside them. So a step reads each
-prompt once and not n times, repeats nothing for grouped heads, and appends in place. Torch's SDPA takes 4 to 28 ms a
-layer where this takes 1 ms (256 rows on 2 cores, prompts of 30 to 250 tokens). Products read the whole room that a
-buffer has, with what is not yet written hidden: of a part of it they would make a copy first (28 of 32 tokens: 1.1 ms
+prompt once and not n times, repeats nothing for grouped heads, and appends in place; so does a long beginning of all
+prompts (solved examples). Torch's SDPA takes 4 to 28 ms a layer where this takes 1 ms (256 rows on 2 cores, prompts of
+30 to 250 tokens). Products read the whole room that a buffer has, with what is not yet written hidden: of a part of it they would make a copy first (28 of 32 tokens: 1.1 ms
 a layer against .4).
 """
 
@@ -21,6 +21,7 @@ from alignarena.harness.blocks import common_prefix, with_prefix
 from alignarena.harness.tokens import Ids
 
 _ROOM = 32  # tokens that a buffer has to spare when it is made
+_APART = 64  # tokens of a common beginning from which on its keys are kept once: it costs two more products a layer
 
 
 class Prefill(PackedLayout):
@@ -53,13 +54,15 @@ class Decoding:
         """Take prefilled prompts and how many completions (P,) each has."""
         device = repeats.device
         prefix = prefill.prefix
+        self._shared = prefix if prefix >= _APART else 0  # tokens of every prompt whose keys are kept once
         lengths = torch.tensor([prefix + row.prompt for row in prefill.prompts], device=device)
         starts = torch.tensor([row.start - prefix for row in prefill.prompts], device=device)
         inside = torch.arange(int(lengths.max()), device=device)
         self._present = inside < lengths[:, None]  # (P, width)
         own = torch.where(inside < prefix, inside, starts[:, None] + inside)
-        take = torch.where(self._present, own, 0).flatten()
-        # (P * KV, width, D) of each layer
+        take = torch.where(self._present, own, 0)[:, self._shared :].flatten()
+        # of each layer: (KV, shared, D) of all prompts, and (P * KV, width - shared, D)
+        self._common = {layer: [_by_head(x[: self._shared], 1) for x in kept] for layer, kept in prefill.kept.items()}
         self._prompts = {layer: [_by_head(x.index_select(0, take), len(lengths)) for x in kept]
                          for layer, kept in prefill.kept.items()}  # fmt: skip
         self._own: dict[int, list[Tensor]] = {}  # (B, KV, room, D) keys and values of each layer
@@ -110,10 +113,16 @@ class Decoding:
         queries = (query * scaling).view(rows, kv, -1, width)
         own = torch.bmm(queries.flatten(0, 1), own_k.transpose(1, 2)).view(rows, kv, -1, own_k.shape[1])
         prompt = self._to_rows(torch.bmm(self._to_grid(queries), prompt_k.transpose(1, 2)))
-        probs = torch.softmax(torch.cat([prompt, own], -1).add_(self._hidden(own, window)), -1)
-        on_prompt, on_own = probs.tensor_split([prompt.shape[-1]], -1)
+        scores = [prompt, own]
+        if self._shared:
+            common_k, common_v = self._common[layer]
+            scores.insert(0, _of_one(torch.bmm(_as_one(queries), common_k.transpose(1, 2)), rows))
+        probs = torch.softmax(torch.cat(scores, -1).add_(self._hidden(own, window)), -1)
+        on_common, on_prompt, on_own = probs.split([self._shared, prompt.shape[-1], own.shape[-1]], -1)
         out = self._to_rows(torch.bmm(self._to_grid(on_prompt), prompt_v))
         out = out + torch.bmm(on_own.flatten(0, 1), own_v).view_as(out)
+        if self._shared:
+            out = out + _of_one(torch.bmm(_as_one(on_common), common_v), rows)
         return out.view(rows, 1, -1, width)
 
     def _to_grid(self, rows: Tensor) -> Tensor:
@@ -161,3 +170,13 @@ def _by_head(tokens: Tensor, prompts: int) -> Tensor:
     """Turn (P * T, KV, D) into (P * KV, T, D)."""
     _, kv, width = tokens.shape
     return tokens.view(prompts, -1, kv, width).transpose(1, 2).reshape(prompts * kv, -1, width)
+
+
+def _as_one(rows: Tensor) -> Tensor:
+    """Turn (B, KV, G, X) into (KV, B * G, X): all rows as the queries of one product."""
+    return rows.transpose(0, 1).flatten(1, 2)
+
+
+def _of_one(product: Tensor, rows: int) -> Tensor:
+    """Undo :func:`_as_one`."""
+    return product.view(len(product), rows, -1, product.shape[-1]).transpose(0, 1)

@@ -43,7 +43,8 @@ def where(rows: Rows, kept: Kept) -> Rows:
 
 def joined(sampled: Rows, demonstrations: Rows) -> Rows:
     """Return samples and demonstrations as one set of rows; a demonstration has no ``sample`` number, and ends."""
-    columns = ("prompt_id", "prompt", "completion", "prompt_ids", "completion_ids", "finish_reason", "sample")
+    columns = ("prompt_id", "prompt", "completion", "prompt_ids", "completion_ids", "finish_reason", "sample",
+               "score")  # fmt: skip
     shown = [{"finish_reason": "stop", **row, "sample": None} for row in demonstrations.to_list()]
     return Dataset.from_list([{name: row.get(name) for name in columns} for row in [*sampled.to_list(), *shown]])
 

@@ -16,7 +16,7 @@ from toy_task import prompts
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from alignarena.core.contract import Sampling
-from alignarena.harness import blocks, rollout, sampler
+from alignarena.harness import blocks, decoding, rollout, sampler
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.decoding import Prefill
@@ -60,19 +60,22 @@ def test_logps_are_those_of_a_plain_forward(backbone: Backbone, adapter: str, sa
             assert one.logps == pytest.approx(plain.tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("least", [1, 10**6])  # kept once for all completions too, or only prefilled once
 def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, least: int
 ) -> None:
+    monkeypatch.setattr(decoding, "_APART", least)
     rows = [{**row, "prompt": f"one two three four five six seven {row['prompt']}"} for row in prompts().to_list()]
     asked = [backbone.tokens.prompt_of(row) for row in rows]
     monkeypatch.setattr(blocks, "_SAVES", 10**6)
-    apart = draw(backbone, rows, 3, adapter="one")
+    counts = [1 + i % 3 for i in range(len(rows))]
+    apart = draw(backbone, rows, counts, adapter="one")
     assert Prefill(asked, torch.device("cpu")).input_ids.numel() == sum(map(len, asked))
     monkeypatch.setattr(blocks, "_SAVES", 1)
     prefill = Prefill(asked, torch.device("cpu"))
     assert prefill.prefix >= 7
     assert prefill.input_ids.numel() == sum(map(len, asked)) - 7 * prefill.prefix
-    together = draw(backbone, rows, 3, adapter="one")
+    together = draw(backbone, rows, counts, adapter="one")
     assert ids(together) == ids(apart)
     for group, others in zip(together, apart, strict=True):
         for one, other in zip(group, others, strict=True):
@@ -213,11 +216,16 @@ def test_a_model_that_bends_its_logits_samples_what_it_scores(tmp_path: Path) ->
     assert_sampled_as_scored(bent, LENGTH)
 
 
-def test_a_sliding_window_hides_the_same_keys_as_in_a_plain_forward(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beginning", ["", "one two three four "])  # of all prompts, its keys kept once
+def test_a_sliding_window_hides_the_same_keys_as_in_a_plain_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beginning: str
+) -> None:
+    monkeypatch.setattr(decoding, "_APART", 1)
     folder = tiny_model.save(tmp_path, config=MistralConfig, model=MistralForCausalLM, sliding_window=6)
     sliding = Backbone(tiny_model.config(folder))
     assert (sliding.form, sliding.shares_prompts) == ("blocks", True)
-    plain, rows = MistralForCausalLM.from_pretrained(folder), prompts().to_list()
+    plain = MistralForCausalLM.from_pretrained(folder)
+    rows = [{**row, "prompt": beginning + row["prompt"]} for row in prompts().to_list()]
     for row, group in zip(rows, draw(sliding, rows, 2), strict=True):
         for one in group:
             prompt = sliding.tokens.prompt_of(row)

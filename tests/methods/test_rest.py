@@ -60,12 +60,6 @@ def test_T12_one_improve_step_on_each_prompts_best_is_a_round_of_rejection_sampl
 ) -> None:
     scorer = Untied()  # without ties: of equal scores, rejection sampling draws one and ReST keeps all
     cell, other = toy_cell(), toy_cell()
-    sample = cell[0].sample
-
-    def same_draws(policy: Any, rows: Any, n: int, *, stream: str, **more: Any) -> Any:
-        return sample(policy, rows, n, stream=stream.replace("grow", "round"), **more)
-
-    cell[0].sample = same_draws
     policy, (kept,), _ = trained_on(cell, given(scorer, thresholds=(0.99,), per_prompt=True))
     sampler = RejectionSampling(rounds=1, n=6, reward_model=Known(scorer=scorer), schedule=FAST)
     its_policy, (best,), _ = trained_on(other, sampler)
@@ -97,7 +91,7 @@ def test_demonstrations_are_filtered_as_samples_are(toy_cell: Callable[..., Any]
 def test_the_scale_of_rewards_is_that_of_the_first_grow_step(toy_cell: Callable[..., Any]) -> None:
     cell = toy_cell()
     lab, _ = cell
-    many = replace(FAST, num_train_epochs=6)
+    many = replace(FAST, num_train_epochs=10)
     _, fits, _ = trained_on(cell, given(thresholds=(0.8,), grow_steps=2, n=12, schedule=many))
     least = [min(toy_task.share(row["completion"]) for row in rows) for rows in fits]
     assert least[1] >= least[0]  # the same score is asked for
@@ -161,11 +155,21 @@ def test_with_a_fitted_reward_model_it_pays_for_labels(toy_cell: Callable[..., A
     reward_model = RewardModelling(Schedule(learning_rate=1e-2, batch_size=8))
     ReST(n=4, grow_steps=1, reward_model=reward_model, schedule=FAST).align(task, lab)
     verbs = [stage["verb"] for stage in lab.account.stages]
-    assert verbs[:7] == ["sample", "prefer", "fit_reward_model", "sample", "score", "sample", "score"]
-    assert verbs[7:] == ["fit", "fit"] and lab.account.charged.labels > 0
+    assert verbs[:5] == ["sample", "prefer", "fit_reward_model", "sample", "score"]
+    assert verbs[5:] == ["score", "sample", "score", "fit", "fit"]  # the demonstrations, once, then what is drawn
+    assert lab.account.charged.labels > 0
 
 
 @pytest.mark.parametrize("thresholds", [(), (0.5, 0.5), (0.9, 0.7)])
 def test_thresholds_must_rise(thresholds: tuple[float, ...]) -> None:
     with pytest.raises(BadInput, match="thresholds must rise"):
         ReST(thresholds=thresholds)
+
+
+def test_its_first_samples_are_those_of_rejection_sampling(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell()
+    ReST(n=4, grow_steps=1, reward_model=Known(), schedule=FAST).align(task, lab)
+    RejectionSampling(rounds=1, n=4, reward_model=Known(), schedule=FAST).align(task, lab)
+    for verb, made in (("sample", 1), ("score", 2)):  # what is drawn, and the demonstrations
+        stages = [stage for stage in lab.account.stages if stage["verb"] == verb]
+        assert len(stages) == made + 1 and len({stage["key"] for stage in stages}) == made
