@@ -87,12 +87,12 @@ class PackedLayout:
         self.pairs = sum(bucket.pairs for bucket in self.buckets)
 
     def attend(
-        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
-        """Return outputs (1, N, H, D) of queries (1, H, N, D), keys and values (1, KV, N, D)."""
-        by_token = [x[0].transpose(0, 1).contiguous() for x in (query, key, value)]
+        """Return outputs (N, H, D) of queries (N, H, D), keys and values (N, KV, D)."""
+        by_token = [x.contiguous() for x in (query, key, value)]
         outputs: Tensor = _BlockAttention.apply(*by_token, self, scaling, window)  # type: ignore[no-untyped-call]
-        return outputs[None]
+        return outputs
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -177,7 +177,9 @@ def _attend(
         raise NotImplementedError(f"block attention has no {', '.join(asked) or 'layout to follow'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # rotary embeddings leave queries and keys in fp32 under autocast
-    return layout.attend(module, query.to(value.dtype), key.to(value.dtype), value, scale, sliding_window), None
+    tokens = (x.transpose(1, 2).flatten(0, 1).to(value.dtype) for x in (query, key, value))
+    found = layout.attend(module.layer_idx, *tokens, scale, sliding_window)
+    return found.view(query.shape[0], query.shape[2], *found.shape[1:]), None
 
 
 def _no_mask(*, attention_mask: Tensor | None = None, **others: Any) -> None:

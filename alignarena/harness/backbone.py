@@ -24,6 +24,7 @@ from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.device import choose_precision, reuse_memory, set_threads
+from alignarena.harness.fused_attention import fuse_attention
 from alignarena.harness.logps import logits_logps, token_logps
 from alignarena.harness.models import load_pretrained, resolve_model
 from alignarena.harness.packing import Form, Pack, pack
@@ -171,9 +172,7 @@ class Backbone:
 
     def hidden(self, name: str, packed: Pack) -> Tensor:
         """Return the final hidden states (R * L, D) of a pack under a variant."""
-        output = self.decode(
-            name, input_ids=packed.input_ids, position_ids=packed.position_ids, **packed.attention
-        )
+        output = self.decode(name, input_ids=packed.input_ids, position_ids=packed.position_ids, **packed.attention)
         return output.last_hidden_state.flatten(0, 1)  # type: ignore[no-any-return]
 
     def logps(self, name: str, packed: Pack) -> Tensor:
@@ -246,6 +245,9 @@ class Backbone:
                 continue
         self.form = fit[-1]
         self.shares_prompts = "blocks" in fit
+        if self.shares_prompts:
+            self._base.set_attn_implementation(BLOCKS)
+            fuse_attention(self._base)
         self._base.set_attn_implementation(implementations[self.form])
 
     def _probe_logps(self) -> Tensor:

@@ -1,20 +1,19 @@
 """Keys and values of a batch of rollouts: those of a prompt once, however many completions continue it.
 
 A prompt's keys answer all its completions in one product; a completion adds its own beside them. So a step reads each
-prompt once and not n times, repeats nothing for grouped heads, and appends in place; so does a long beginning of all
-prompts (solved examples). Torch's SDPA takes 4 to 28 ms a layer where this takes 1 ms (256 rows on 2 cores, prompts of
-30 to 250 tokens). Products read the whole room that a buffer has, with what is not yet written hidden: of a part of it they would make a copy first (28 of 32 tokens: 1.1 ms
-a layer against .4).
+prompt once and not n times, repeats nothing for grouped heads, and appends in place; what all prompts begin with
+(solved examples), where it is long, it reads once for all. Torch's SDPA takes 4 to 28 ms a layer where this takes 1 ms
+(256 rows on 2 cores, prompts of 30 to 250 tokens). Products read the whole room that a buffer has, with what is not
+yet written hidden: of a part of it they would make a copy first (28 of 32 tokens: 1.1 ms a layer against .4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignarena.harness.attention import PackedLayout
 from alignarena.harness.blocks import common_prefix, with_prefix
@@ -40,11 +39,11 @@ class Prefill(PackedLayout):
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # by layer: keys and values, (N, KV, D)
 
     def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
         """Attend as packed rows do."""
-        self.kept[module.layer_idx] = key[0].transpose(0, 1), value[0].transpose(0, 1)  # type: ignore[index]
-        return super().attend(module, query, key, value, scaling, window)
+        self.kept[layer] = key, value
+        return super().attend(layer, query, key, value, scaling, window)
 
 
 class Decoding:
@@ -103,11 +102,10 @@ class Decoding:
         self._bias: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
     def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
-        """Return outputs (B, 1, H, D) of queries (B, H, 1, D), keys and values (B, KV, 1, D), which are appended."""
-        layer: Any = module.layer_idx
-        (rows, kv), width = key.shape[:2], key.shape[-1]
+        """Return outputs (B, H, D) of queries (B, H, D), keys and values (B, KV, D), which are appended."""
+        rows, kv, width = key.shape
         own_k, own_v = (x.flatten(0, 1) for x in self._append(layer, key, value))  # (B * KV, room, D)
         prompt_k, prompt_v = self._prompts[layer]
         queries = (query * scaling).view(rows, kv, -1, width)
@@ -118,12 +116,12 @@ class Decoding:
             common_k, common_v = self._common[layer]
             scores.insert(0, _of_one(torch.bmm(_as_one(queries), common_k.transpose(1, 2)), rows))
         probs = torch.softmax(torch.cat(scores, -1).add_(self._hidden(own, window)), -1)
-        on_common, on_prompt, on_own = probs.split([self._shared, prompt.shape[-1], own.shape[-1]], -1)
+        on_common, on_prompt, on_own = torch.split(probs, [self._shared, prompt.shape[-1], own.shape[-1]], -1)
         out = self._to_rows(torch.bmm(self._to_grid(on_prompt), prompt_v))
         out = out + torch.bmm(on_own.flatten(0, 1), own_v).view_as(out)
         if self._shared:
             out = out + _of_one(torch.bmm(_as_one(on_common), common_v), rows)
-        return out.view(rows, 1, -1, width)
+        return out.view(rows, -1, width)
 
     def _to_grid(self, rows: Tensor) -> Tensor:
         """Turn (B, KV, G, X) into (P * KV, n * G, X), completions of a prompt side by side."""
@@ -154,15 +152,15 @@ class Decoding:
         return self._bias[key]
 
     def _append(self, layer: int, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Append a token's key and value (B, KV, 1, D); return the buffers with all of them, (B, KV, room, D)."""
+        """Append a token's key and value (B, KV, D); return the buffers with all of them, (B, KV, room, D)."""
         room = self._own.get(layer)
         if room is None or room[0].shape[2] == self._steps:
-            more = [x.new_zeros(*x.shape[:2], self._steps + _ROOM, x.shape[3]) for x in (key, value)]
+            more = [x.new_zeros(*x.shape[:2], self._steps + _ROOM, x.shape[2]) for x in (key, value)]
             for old, new in zip(room or (), more, strict=False):
                 new[:, :, : self._steps] = old
             self._own[layer] = room = more
         for buffer, new in zip(room, (key, value), strict=True):
-            buffer[:, :, self._steps : self._steps + 1] = new
+            buffer[:, :, self._steps] = new
         return room
 
 

@@ -38,6 +38,14 @@ def mask(rows: list[PackedRow], window: int | None) -> torch.Tensor:
     )
 
 
+def by_heads(
+    layout: PackedLayout, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None
+) -> torch.Tensor:
+    """Return outputs (1, N, H, D) of queries (1, H, N, D), keys and values (1, KV, N, D)."""
+    q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+    return layout.attend(0, q, k, v, 0.3, window)[None]
+
+
 @pytest.mark.parametrize("kept", [0, 2**20])
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("prefix", [0, 1, 21])
@@ -52,7 +60,7 @@ def test_outputs_and_gradients_are_those_of_the_mask(
     noise = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, heads, size, 8, generator=noise).requires_grad_() for heads in (6, 2, 2))
     above = torch.randn(1, size, 6, 8, generator=noise)
-    found = PackedLayout(rows).attend(torch.nn.Module(), q, k, v, 0.3, window)
+    found = by_heads(PackedLayout(rows), q, k, v, window)
     slopes = torch.autograd.grad((found * above).sum(), (q, k, v))
     expected = scaled_dot_product_attention(
         q, k.repeat_interleave(3, 1), v.repeat_interleave(3, 1), seen, scale=0.3
@@ -66,10 +74,10 @@ def test_no_token_of_another_row_or_completion_moves_an_output() -> None:
     rows = packed(ROWS["ragged rows"])
     size = sum(row.prompt + sum(row.completions) for row in rows)
     q, k, v = (torch.randn(1, heads, size, 8) for heads in (6, 2, 2))
-    before = PackedLayout(rows).attend(torch.nn.Module(), q, k, v, 0.3, None)
+    before = by_heads(PackedLayout(rows), q, k, v, None)
     for blinded in (k, v):
         blinded[:, :, 3:5] *= 100  # the first completion of the first row
-    after = PackedLayout(rows).attend(torch.nn.Module(), q, k, v, 0.3, None)
+    after = by_heads(PackedLayout(rows), q, k, v, None)
     unmoved = [*range(3), *range(rows[1].start, size)]
     assert torch.equal(before[0, unmoved], after[0, unmoved])
 

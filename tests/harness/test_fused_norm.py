@@ -1,4 +1,4 @@
-"""RMSNorm by a few rows at a time: what transformers computes, and its gradients."""
+"""RMSNorm by other norms' kernels: what transformers computes, and its gradients."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from alignarena.harness.fused_norm import _IN_CACHE, fuse_norms
+from alignarena.harness.fused_norm import fuse_norms
 
 WIDTH = 24
 
@@ -36,8 +36,7 @@ def test_it_is_the_models_own(weight: torch.dtype, inputs: torch.dtype, trained:
     fused.requires_grad_(trained)
     fuse_norms(fused)
     assert "forward" in vars(fused[0])
-    rows = 2 * _IN_CACHE // WIDTH + 3  # three blocks, the last one short
-    x, above = torch.randn(1, rows, WIDTH).to(inputs), torch.randn(1, rows, WIDTH).to(inputs)
+    x, above = torch.randn(1, 501, WIDTH).add(0.5).to(inputs), torch.randn(1, 501, WIDTH).add(0.5).to(inputs)
     near = {"atol": 1e-5, "rtol": 1e-4} if inputs == torch.float32 else {"atol": 0.06, "rtol": 0.02}
     found, wanted = outputs(fused[0], x, above), outputs(plain, x, above)
     assert len(found) == len(wanted) == 2 + trained
@@ -45,7 +44,7 @@ def test_it_is_the_models_own(weight: torch.dtype, inputs: torch.dtype, trained:
         assert one.dtype == other.dtype
         assert_close(one, other, **near)
     if trained:  # a sum over all rows
-        assert_close(found[2], wanted[2], atol=1.0 if inputs != torch.float32 else 1e-2, rtol=0.02)
+        assert_close(found[2], wanted[2], atol=0.5 if inputs != torch.float32 else 1e-2, rtol=0.02)
 
 
 def test_a_step_of_decoding_takes_the_models_own() -> None:
