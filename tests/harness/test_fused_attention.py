@@ -62,6 +62,22 @@ def test_it_is_the_models_own(
         assert_close(other, own, **near)
 
 
+def test_trained_weights_in_fp32_compute_in_bf16_as_the_models_own() -> None:
+    layout = PackedLayout(with_prefix(0, [(5, (3, 4))]))
+    angles = torch.rand(1, layout.place.numel(), 2).mul(6).repeat(1, 1, 2)
+    hidden, found = torch.randn(1, layout.place.numel(), 24), []
+    for layer in layers(LlamaConfig, LlamaForCausalLM):
+        layer.requires_grad_(True)
+        x = hidden.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x, position_embeddings=(angles.cos(), angles.sin()), attention_mask=None, layout=layout)[0]
+        y.float().square().sum().backward()
+        found.append((y, x.grad, layer.q_proj.weight.grad, layer.v_proj.weight.grad))
+    for own, other in zip(*found, strict=True):
+        assert own.dtype == other.dtype
+        assert_close(other, own, atol=0.03 * float(own.detach().abs().max()), rtol=0.05)
+
+
 def test_without_a_layout_it_takes_the_models_own() -> None:
     plain, fused = layers(LlamaConfig, LlamaForCausalLM)
     hidden, turn = torch.randn(1, 5, 24), (torch.ones(1, 5, 4), torch.zeros(1, 5, 4))
