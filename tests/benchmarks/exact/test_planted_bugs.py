@@ -85,12 +85,13 @@ def of_ones(original: Any, collator: Collator, device: torch.device) -> Batch:
     return replace(batch, mask={key: torch.ones_like(mask) for key, mask in batch.mask.items()})
 
 
-def into_the_next_sequence(original: Any, collator: Collator, values: Tensor, lengths: Any) -> dict[str, Tensor]:
-    """Leave on padding what stands there in the flat tensor: the tokens of the next sequence."""
-    sizes = torch.tensor(lengths)
+def into_the_next_sequence(original: Any, collator: Collator, items: Any, sequences: Any, tokens: Tokens) -> None:
+    """Count padding, and leave on it what stands there in the flat tensor: the tokens of the next sequence."""
+    original(collator, items, sequences, tokens)
+    sizes = torch.tensor([len(sequence.completion) for sequence in sequences])
     flat = (torch.cumsum(sizes, 0) - sizes)[:, None] + torch.arange(int(sizes.max()))
-    table = values[flat.clamp(max=len(values) - 1)]
-    return collator.pick(torch.cat([table, table.new_zeros(1, table.shape[1])]))
+    collator._flat = flat.clamp(max=int(sizes.sum()) - 1)
+    collator._inside = torch.ones_like(collator._inside)
 
 
 def padded_with_end(original: Any, tokens: Tokens, row: Any, column: str) -> list[Ids]:
@@ -114,8 +115,7 @@ def test_log_probs_off_by_one(falls: Falls) -> None:
 
 @pytest.mark.slow
 def test_padding_unmasked(falls: Falls) -> None:
-    # masks are spread by the same function: they become ones
-    falls("padding is not masked", "dpo", Collator, "spread", into_the_next_sequence)
+    falls("padding is not masked", "dpo", Collator, "__init__", into_the_next_sequence)
 
 
 def test_a_mask_of_ones_alone_changes_nothing(small_world: Any) -> None:
