@@ -87,12 +87,12 @@ def test_online_dpo_is_charged_for_its_rollouts(toy_cell: Callable[..., Any]) ->
 def test_online_dpo_climbs_the_score(toy_cell: Callable[..., Any], soft: bool) -> None:
     lab, task = toy_cell()
     known, schedule = Known(scorer=toy_task.Favours(scale=5.0)), Schedule(learning_rate=5e-3, batch_size=8)
-    policy = replace(FAST, updates=60, soft=soft, reward_model=known, schedule=schedule).align(task, lab)
+    policy = replace(FAST, updates=90, soft=soft, reward_model=known, schedule=schedule).align(task, lab)
     before, after = (
         sum(map(toy_task.share, lab.sample(one, task.prompts, 32, stream="evaluation")["completion"])) / 256
         for one in (task.policy, policy)
     )
-    assert after > before + 0.1
+    assert after > before + 0.2
 
 
 def test_a_budget_ends_online_dpo_with_the_policy_it_has(toy_cell: Callable[..., Any]) -> None:
