@@ -9,8 +9,9 @@ from alignarena.core.errors import BadInput
 from alignarena.core.lineage import compared_model, under_every_name
 from alignarena.core.text import prompt_text
 from alignarena.evaluators.judges.pairs import Pair
+from alignarena.results.cells import Cell
 from alignarena.results.folders import BASELINE
-from alignarena.results.store import Cell, RunFolder
+from alignarena.results.store import RunFolder
 
 Row = Mapping[str, Any]
 

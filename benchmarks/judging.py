@@ -18,9 +18,10 @@ from alignarena.core.text import prompt_text
 from alignarena.evaluators.judges.pairs import Answer, PairJudge
 from alignarena.evaluators.judges.registry import IN_A_RUN, find_judge
 from alignarena.results import agreement
+from alignarena.results.cells import Cell
 from alignarena.results.folders import BASELINE, run_folders
 from alignarena.results.stats import bootstrap_interval
-from alignarena.results.store import Cell, RunFolder
+from alignarena.results.store import RunFolder
 
 _COLUMNS = ["method", "seed", "win rate", "low", "high", "swap consistency", "position bias", "unreadable", "missing",
             "suspects", "reason"]  # fmt: skip

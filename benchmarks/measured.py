@@ -10,9 +10,10 @@ from alignarena.benchmarks.scorer_table import bins_table, scorer_table
 from alignarena.core.lineage import WITHHELD
 from alignarena.evaluators.capability import PREFIX
 from alignarena.evaluators.diversity import correlation, distinct
+from alignarena.results.cells import Cell, tidy
 from alignarena.results.frame import BASELINE, Results
 from alignarena.results.scored_pairs import UNALIGNED, scored_pairs
-from alignarena.results.store import Cell, RunFolder, tidy
+from alignarena.results.store import RunFolder
 
 
 def write_measured(folder: RunFolder) -> None:

@@ -22,7 +22,8 @@ from alignarena.core.errors import BadInput
 from alignarena.evaluators.registry import evaluate
 from alignarena.evaluators.registry import find as find_evaluator
 from alignarena.harness.cache import Cache
-from alignarena.results.store import Cell, RunFolder
+from alignarena.results.cells import Cell
+from alignarena.results.store import RunFolder
 
 
 class _ForScoring(Cache):

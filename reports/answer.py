@@ -10,7 +10,7 @@ from typing import Any
 
 from alignarena.reports.convergence import how_it_ended
 from alignarena.reports.roles import roles
-from alignarena.reports.tables import is_number, number
+from alignarena.reports.table import is_number, number
 from alignarena.results import stats
 from alignarena.results.comparison import Comparison
 from alignarena.results.exact import in_limit

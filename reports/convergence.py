@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignarena.reports.tables import number
+from alignarena.reports.table import number
 from alignarena.results.convergence import LEVEL, Rise
 from alignarena.results.frame import Entry
 

@@ -11,7 +11,8 @@ from matplotlib.ticker import StrMethodFormatter
 
 from alignarena.core.records import Ledger
 from alignarena.reports.style import figure, look, name_beside
-from alignarena.reports.tables import LEDGER_FIELDS, Shown, Table, measured, number
+from alignarena.reports.table import Shown, Table, measured, number
+from alignarena.reports.tables import LEDGER_FIELDS
 from alignarena.results.comparison import Comparison
 from alignarena.results.frame import Entry, Results
 from alignarena.results.store import RunFolder

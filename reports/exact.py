@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from alignarena.reports.tables import NO_NUMBERS, Shown, Table, is_number, number, plain
+from alignarena.reports.table import Shown, Table, is_number, number, plain
+from alignarena.reports.tables import NO_NUMBERS
 from alignarena.results.exact import exact_summary, exact_table
 from alignarena.results.frame import Results
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from alignarena.reports.exact import LIMIT_TITLE
 from alignarena.reports.style import figure, look, name_beside
-from alignarena.reports.tables import is_number, number
+from alignarena.reports.table import is_number, number
 from alignarena.results.exact import NO_KL, exact_summary, exact_table, frontier, setting
 from alignarena.results.frame import Results
 from alignarena.results.store import RunFolder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alignarena.reports.tables import Shown, Table, is_number, measured
+from alignarena.reports.table import Shown, Table, is_number, measured
 from alignarena.results.exact import in_limit
 from alignarena.results.frame import Entry, Results
 from alignarena.results.frontier import KLS, Envelope, envelope, envelope_interval

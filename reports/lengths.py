@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from alignarena.reports.tables import Shown, Table, is_number, measured, number
+from alignarena.reports.table import Shown, Table, is_number, measured, number
 from alignarena.results.frame import Results
 
 _REWARDS = {"gold": "length and gold", "proxy_reward": "length and proxy", "win": "length and win"}

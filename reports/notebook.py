@@ -16,7 +16,8 @@ from alignarena.core.errors import BadInput, nearest
 from alignarena.core.text import printable
 from alignarena.reports import curves, exact_plots, plots
 from alignarena.reports.style import styled
-from alignarena.reports.tables import READ, Table
+from alignarena.reports.table import Table
+from alignarena.reports.tables import READ
 from alignarena.reports.terminal import SHOWN, print_results
 from alignarena.reports.tracks import tracks
 from alignarena.results.frame import Results

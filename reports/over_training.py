@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignarena.reports.style import figure, look, name_beside
-from alignarena.reports.tables import Shown, Table, is_number, measured, number
+from alignarena.reports.table import Shown, Table, is_number, measured, number
 from alignarena.results.convergence import REWARDS
 from alignarena.results.exact import in_limit
 from alignarena.results.frame import Entry, Results

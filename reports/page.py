@@ -31,7 +31,7 @@ from alignarena.reports.completions import browsable
 from alignarena.reports.convergence import how_it_ended
 from alignarena.reports.roles import roles
 from alignarena.reports.style import Plot, inline, look
-from alignarena.reports.tables import Table
+from alignarena.reports.table import Table, write_tables
 from alignarena.reports.text import printable
 from alignarena.reports.tracks import tracks
 from alignarena.reports.whiskers import whiskers
@@ -57,7 +57,7 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
     results = load_results(*run_dirs)
     out = Path(out) if out is not None else Path(run_dirs[0]) / "report"
     drawn, found = plots.draw(results), _tables(results)
-    tables.write_tables(found.all(), out / "tables")
+    write_tables(found.all(), out / "tables")
     plots.write_plots(drawn, out / "plots")
     path = out / "index.html"
     atomic_write(path, render(results, found, drawn).encode("utf-8", "replace"))

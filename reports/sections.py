@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignarena.reports.tables import Table
+from alignarena.reports.table import Table
 from alignarena.results.store import RunFolder
 
 _OF_JUDGES = ("labeler", "reward_model", "scorer", "reward_checks", "judge", "people")  # how their names begin

@@ -1,21 +1,16 @@
-"""The tables of a report as CSV (every number, full precision), and as Markdown and LaTeX (rounded, to be read)."""
+"""Which tables a report has, and what stands in them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from alignarena.core.files import atomic_write
 from alignarena.core.records import Ledger
-from alignarena.reports.text import LATEX, MARKDOWN, printable
+from alignarena.reports.table import Shown, Table, is_number, measured, number, plain
+from alignarena.reports.text import printable
 from alignarena.results import dropped
 from alignarena.results.exact import EVALUATOR, in_limit
 from alignarena.results.frame import Results
@@ -24,26 +19,6 @@ from alignarena.results.length_control import FEWEST_PROMPTS_LENGTH_CONTROLLED
 
 NO_NUMBERS = ("the run failed", "the run has not finished")  # why a whole row is empty
 LEDGER_FIELDS = [field.name for field in fields(Ledger)]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One table cell as read: rounded text, its interval, what to sort by, and why it is empty."""
-
-    text: str = ""
-    interval: str = ""
-    sort: float | str = ""
-    reason: str = ""
-    limits: tuple[float, float] | None = None  # of the interval, where it is to be drawn
-
-    def __str__(self) -> str:
-        """Return the text with its interval."""
-        return f"{self.text} {self.interval}".strip()
-
-    @property
-    def worth_a_column(self) -> bool:
-        """Whether why it is empty says something of the result: not estimable, rather than not scored."""
-        return self.reason.startswith("not estimable")
 
 
 @dataclass(frozen=True)
@@ -59,23 +34,6 @@ class Column:
     def has_interval(self) -> bool:
         """Whether ``NAME_low`` and ``NAME_high`` are columns as well."""
         return f"{self.name}_low" in COLUMNS or self.name.startswith(JUDGE)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: its raw values, and the same as read."""
-
-    name: str
-    title: str
-    caption: str
-    columns: list[str]
-    rows: list[list[Any]]
-    headings: list[str]
-    shown: list[list[Shown]]
-
-    def numeric(self, column: int) -> bool:
-        """Whether a column, as read, holds numbers."""
-        return any(is_number(row[column].sort) for row in self.shown)
 
 
 READ = [
@@ -109,6 +67,8 @@ _TRUST = {
     "heldout_reward": {"accuracy": "heldout_reward_accuracy", "error correlation": "heldout_reward_error_correlation"},
     "ai_judge": {"agreement with gold": "ai_judge_agreement"},
 }
+
+
 SPLIT = [
     Column("method", "method", "the method's key", None),
     Column("gold_reward", "gold reward", "sentiment where on topic, else 0"),
@@ -213,77 +173,6 @@ def degenerate(results: Results) -> Table:
     return plain("degenerate", "Dropped rows and degenerate inputs", caption, dropped.COLUMNS, rows)
 
 
-def plain(name: str, title: str, caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Return a table whose cells are read as they are, numbers to four decimals."""
-    values = [list(row) for row in rows]
-    shown = [[_plain(value) for value in row] for row in values]
-    headings = [name.replace("_", " ") for name in columns]
-    return Table(name, title, caption, list(columns), values, headings, shown)
-
-
-def write_tables(tables: Iterable[Table], folder: Path) -> None:
-    """Write each table as NAME.csv, NAME.md and NAME.tex."""
-    for table in tables:
-        atomic_write(folder / f"{table.name}.csv", csv_text(table))
-        atomic_write(folder / f"{table.name}.md", markdown(table))
-        atomic_write(folder / f"{table.name}.tex", latex(table))
-
-
-def csv_text(table: Table) -> str:
-    """Return the raw values: six decimals at most, nothing where there is no number."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows([[_exact(value) for value in row] for row in table.rows])
-    return out.getvalue()
-
-
-def markdown(table: Table) -> str:
-    """Return the table as read, in Markdown; an en dash where there is no number."""
-    rows = [table.headings, *([str(cell) or "\u2013" for cell in row] for row in table.shown)]
-    lines = [f"| {' | '.join(cell.translate(MARKDOWN) for cell in row)} |\n" for row in rows]
-    lines.insert(1, f"| {' | '.join(['---'] * len(table.headings))} |\n")
-    return "".join(lines)
-
-
-def latex(table: Table) -> str:
-    """Return the table as read, as a LaTeX tabular for the booktabs package."""
-    rows = [[str(cell) or "--" for cell in row] for row in table.shown]
-    alignment = "".join("r" if table.numeric(i) else "l" for i in range(len(table.headings)))
-    lines = [
-        "% \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{{alignment}}}",
-        "\\toprule",
-        _latex_row(table.headings),
-        "\\midrule",
-        *map(_latex_row, rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def measured(mean: float, low: float, high: float, digits: int = 3) -> Shown:
-    """Return a number with its interval, where there is one."""
-    if not is_number(mean):
-        return Shown(reason="not estimable")
-    if not (is_number(low) and is_number(high)):
-        return Shown(number(mean, digits), sort=float(mean))
-    limits = f"[{number(low, digits)}, {number(high, digits)}]"
-    return Shown(number(mean, digits), limits, float(mean), limits=(float(low), float(high)))
-
-
-def number(value: float, digits: int) -> str:
-    """Return a number rounded, with thousands separated; no minus before a zero."""
-    text = f"{value:,.{digits}f}"
-    return text.lstrip("-") if not text.strip("-0.,") else text
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number and there is one."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _sampled(results: Results) -> pd.DataFrame:
     """Known scores but the exact laboratory's, which have a table of their own: a null is an infinity there."""
     return results.frame[results.frame["value"].notna() & (results.frame["evaluator"] != EVALUATOR)]
@@ -333,26 +222,3 @@ def _reason(results: Results, row: dict[Any, Any], name: str) -> str:
     if name != raw:
         return f"not estimable below {FEWEST_PROMPTS_LENGTH_CONTROLLED} prompts, or without spread in length"
     return "nothing to compare with"
-
-
-def _plain(value: Any) -> Shown:
-    if is_number(value):
-        whole = float(value).is_integer() and not (isinstance(value, float) and abs(value) <= 1)
-        return Shown(number(value, 0 if whole else 4), sort=float(value))
-    text = "" if _is_missing(value) else printable(str(value))
-    return Shown(text, sort=text, reason="" if text else "none recorded")
-
-
-def _exact(value: Any) -> str:
-    if is_number(value):
-        text = f"{value:.6f}".rstrip("0").rstrip(".")
-        return "0" if text == "-0" else text
-    return "" if _is_missing(value) else printable(str(value))
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(cell.translate(LATEX) for cell in cells) + r" \\"

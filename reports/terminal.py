@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from alignarena.reports.exact import laboratory
-from alignarena.reports.tables import READ, Shown
+from alignarena.reports.table import Shown
+from alignarena.reports.tables import READ
 from alignarena.reports.tracks import tracks
 from alignarena.results.frame import Results
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignarena.reports.tables import Column, Table, leaderboard
+from alignarena.reports.table import Table
+from alignarena.reports.tables import Column, leaderboard
 from alignarena.results.frame import Results
 from alignarena.results.leaderboard import INFORMED, PREFERENCE_ONLY
 

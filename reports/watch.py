@@ -16,9 +16,10 @@ from rich.text import Text
 from alignarena.core.files import read_json, read_jsonl
 from alignarena.core.records import Ledger
 from alignarena.core.text import printable
+from alignarena.results.cells import State
 from alignarena.results.convergence import REWARDS
 from alignarena.results.frame import STUDY, run_folders
-from alignarena.results.store import RunFolder, State
+from alignarena.results.store import RunFolder
 
 EVERY = 2.0  # seconds between two looks
 SILENT_AFTER = 300.0  # seconds without a note after which a cell under way may be dead

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from markupsafe import Markup
 
-from alignarena.reports.tables import Shown, Table, is_number
+from alignarena.reports.table import Shown, Table, is_number
 
 _WIDTH, _HEIGHT, _MARGIN = 96, 12, 4  # pixels
 

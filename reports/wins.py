@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from alignarena.reports.style import BLUE, ORANGE, figure, look
-from alignarena.reports.tables import Shown, Table, measured, number, plain
+from alignarena.reports.table import Shown, Table, measured, number, plain
 from alignarena.results.exact import setting
 from alignarena.results.frame import Entry, Results
 from alignarena.results.head_to_head import judgments

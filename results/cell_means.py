@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from alignarena.results.cells import Cell, tidy
 from alignarena.results.stats import Interval, mean_interval
-from alignarena.results.store import Cell, tidy
 
 
 def known_scores(suite: str, cell: Cell) -> pd.DataFrame:

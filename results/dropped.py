@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from alignarena.core.degenerate import AMONG, ROWS
-from alignarena.results.store import Cell
+from alignarena.results.cells import Cell
 
 COLUMNS = ["method", "what", "count", "of", "among"]
 _FILTERS, _KEPT_NOTHING = "filters", "filters that kept nothing"

@@ -16,9 +16,10 @@ from alignarena.core.files import read_json
 from alignarena.results import stats
 
 if TYPE_CHECKING:
+    from alignarena.results.cells import Cell
     from alignarena.results.frame import Entry, Results
     from alignarena.results.stats import Interval
-    from alignarena.results.store import Cell, RunFolder
+    from alignarena.results.store import RunFolder
 
 Setting = Literal["limit", "budget"]
 EVALUATOR = "exact"

@@ -18,8 +18,9 @@ from alignarena.core.errors import BadInput, nearest
 from alignarena.core.files import write_json, write_jsonl
 from alignarena.core.text import prompt_text
 from alignarena.results.cell_means import cell_means
+from alignarena.results.cells import Cell
 from alignarena.results.frame import Results, load_results
-from alignarena.results.store import Cell, RunFolder
+from alignarena.results.store import RunFolder
 
 _HIGHER_IS_BETTER = ("gold", "win")
 

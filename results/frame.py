@@ -15,11 +15,12 @@ from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, nearest
 from alignarena.core.records import Ledger
 from alignarena.results import leaderboard, stats
+from alignarena.results.cells import Cell, tidy
 from alignarena.results.comparison import Comparison
 from alignarena.results.convergence import Rise
 from alignarena.results.folders import BASELINE, STUDY, run_folders
 from alignarena.results.stats import Difference, Interval, Sample
-from alignarena.results.store import Cell, RunFolder, tidy
+from alignarena.results.store import RunFolder
 
 __all__ = ["BASELINE", "STUDY", "Entry", "Results", "Status", "load_results", "run_folders"]
 

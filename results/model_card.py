@@ -13,8 +13,9 @@ from alignarena.core.model import HUB_NAMES
 from alignarena.core.text import MARKDOWN, printable
 from alignarena.results import stats
 from alignarena.results.cell_means import cell_means, known_scores
+from alignarena.results.cells import Cell
 from alignarena.results.frame import BASELINE, paired_by_prompt
-from alignarena.results.store import Cell, RunFolder
+from alignarena.results.store import RunFolder
 
 Form = Literal["stored", "adapter", "model"]  # beside a cell, or as it was exported
 _LICENCES = {"smollm2-135m-instruct": "apache-2.0"}  # of what a policy inherits, where it is known

@@ -13,8 +13,9 @@ import alignarena
 from alignarena.benchmarks import plan
 from alignarena.benchmarks.measured import behaviour_table
 from alignarena.benchmarks.scorer_table import bins_table, scorer_table
+from alignarena.results.cells import Cell, tidy
 from alignarena.results.scored_pairs import ScoredPairs, scored_pairs
-from alignarena.results.store import Cell, RunFolder, tidy
+from alignarena.results.store import RunFolder
 
 EVALUATORS = ["gold", "proxy", "heldout_reward", "ai_judge", "win_rate", "behaviour", "diversity"]
 FAST = {

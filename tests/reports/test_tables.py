@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from alignarena.reports import tables
+from alignarena.reports.table import csv_text, latex, markdown
 from alignarena.reports.terminal import print_leaderboard
 from alignarena.results.frame import load_results
 from alignarena.results.leaderboard import COLUMNS
@@ -21,7 +22,7 @@ def parsed(text: str) -> list[dict[str, str]]:
 
 def test_leaderboard_csv_has_every_column_and_full_precision(finished_run: RunFolder) -> None:
     results = load_results(finished_run.path)
-    rows = parsed(tables.csv_text(tables.leaderboard(results)))
+    rows = parsed(csv_text(tables.leaderboard(results)))
     assert list(rows[0]) == COLUMNS
     board = results.leaderboard().set_index("method")
     for row in rows:
@@ -32,38 +33,22 @@ def test_leaderboard_csv_has_every_column_and_full_precision(finished_run: RunFo
 
 def test_markdown_and_latex_show_intervals_and_dashes(finished_run: RunFolder) -> None:
     table = tables.leaderboard(load_results(finished_run.path))
-    markdown, latex = tables.markdown(table), tables.latex(table)
-    assert "| sft | 0.422 [0.378, 0.466] | \u2013 | baseline |" in markdown
-    assert {line.count(" | ") for line in markdown.splitlines()} == {len(table.headings) - 1}
-    assert r"rejection\_sampling & 0.447 [0.412, 0.481]" in latex
-    assert {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")} == {len(table.headings) - 1}
-
-
-def test_text_is_escaped_for_each_format() -> None:
-    table = tables.plain("t", "", "", ["a_b", "c"], [["x|y <b> 50% & $_{}~^\\", None], ['say "hi", you', 0.25]])
-    assert "| x\\|y &lt;b&gt; 50% &amp; $_{}~^\\\\ | \u2013 |" in tables.markdown(table)
-    assert r"x|y \textless{}b\textgreater{} 50\% \& \$\_\{\}\textasciitilde{}" in tables.latex(table)
-    assert r"\textasciicircum{}\textbackslash{} & -- \\" in tables.latex(table)
-    assert parsed(tables.csv_text(table))[1] == {"a_b": 'say "hi", you', "c": "0.25"}
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [(1234567.0, 0, "1,234,567"), (-0.0001, 3, "0.000"), (-0.5, 2, "-0.50"), (0.0006, 3, "0.001")],
-)
-def test_numbers_are_rounded_the_same_way_everywhere(value: float, digits: int, text: str) -> None:
-    assert tables.number(value, digits) == text
+    as_markdown, as_latex = markdown(table), latex(table)
+    assert "| sft | 0.422 [0.378, 0.466] | \u2013 | baseline |" in as_markdown
+    assert {line.count(" | ") for line in as_markdown.splitlines()} == {len(table.headings) - 1}
+    assert r"rejection\_sampling & 0.447 [0.412, 0.481]" in as_latex
+    assert {line.count(" & ") for line in as_latex.splitlines() if line.endswith(r"\\")} == {len(table.headings) - 1}
 
 
 def test_the_ledger_keeps_charged_and_spent_apart(finished_run: RunFolder) -> None:
-    rows = parsed(tables.csv_text(tables.budget(load_results(finished_run.path))))
+    rows = parsed(csv_text(tables.budget(load_results(finished_run.path))))
     dpo = {row["account"]: row for row in rows if row["method"] == "dpo"}
     assert (dpo["charged"]["seconds"], dpo["spent"]["seconds"]) == ("53", "22")
     assert (dpo["charged"]["trained_tokens"], dpo["spent"]["trained_tokens"]) == ("12000", "0")
 
 
 def test_every_metric_has_its_interval(finished_run: RunFolder) -> None:
-    rows = parsed(tables.csv_text(tables.axes(load_results(finished_run.path))))
+    rows = parsed(csv_text(tables.axes(load_results(finished_run.path))))
     found = {row["metric"]: row for row in rows if row["method"] == "ppo"}
     assert {"gold", "topic", "finished", "sentiment", "second_sentiment", "kl", "win", "eos"} <= set(found)
     assert float(found["topic"]["low"]) <= float(found["topic"]["mean"]) <= float(found["topic"]["high"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from alignarena.reports import tables
+from alignarena.reports.table import csv_text
 from alignarena.results.frame import Results, load_results
 from alignarena.results.leaderboard import COLUMNS
 from alignarena.results.store import RunFolder
@@ -73,7 +74,7 @@ def test_what_is_read_says_how_far_to_trust_it_and_why_there_is_a_dash(run: RunF
     }  # fmt: skip
     assert shown["sft"][1].reason == "SFT is what the others are compared with"
     assert "judge q9" not in tables.further(load_results(run.path)).headings
-    assert "judge_q9_high" in tables.csv_text(table).splitlines()[0]
+    assert "judge_q9_high" in csv_text(table).splitlines()[0]
 
 
 def test_suites_read_together_have_no_one_number(run: RunFolder, tmp_path: Path, run_folders: ModuleType) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from alignarena.core.errors import BadInput
 from alignarena.core.records import Ledger
+from alignarena.results.cells import FRAME_COLUMNS
 from alignarena.results.convergence import Rise
-from alignarena.results.store import FRAME_COLUMNS, RunFolder
+from alignarena.results.store import RunFolder
 
 RISING = Rise(points=30, fitted=10, rise=0.2, share=0.3, p_value=0.001)
 

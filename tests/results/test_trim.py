@@ -8,9 +8,10 @@ import pytest
 
 from alignarena.core.errors import BadInput
 from alignarena.core.files import write_json
+from alignarena.results.cells import SCORE_COLUMNS
 from alignarena.results.exact import exact_table
 from alignarena.results.frame import STUDY, load_results
-from alignarena.results.store import SCORE_COLUMNS, RunFolder
+from alignarena.results.store import RunFolder
 from alignarena.results.trim import trim
 
 
