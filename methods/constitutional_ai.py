@@ -68,6 +68,6 @@ class ConstitutionalAI:
             phases=self.updates,
             prompts_per_phase=self.prompts_per_update,
             n=self.n,
-            value_start=reward_model,
+            value_start=policy,
         )
         return lab.fit(policy, rollouts, self.loss, self.schedule)

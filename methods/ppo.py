@@ -2,13 +2,15 @@
 
 Differs from the paper: LoRA adapters instead of all weights; the reward model is standardised on SFT samples (Ziegler's
 way, not InstructGPT's bias alone), so that one kl_coef means the same for every reward model; a completion that does
-not end loses `missing_eos_penalty` of its score instead of having it replaced. PPO-ptx mixes in demonstrations, as a
-task has no pretraining text, with a weight of ours.
+not end loses `missing_eos_penalty` of its score instead of having it replaced; values start at 0, from the SFT policy,
+not from the reward model (`value_start` has both). PPO-ptx mixes in demonstrations, as a task has no pretraining text,
+with a weight of ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from alignarena.core.contract import Lab, Policy, Schedule, Task
 from alignarena.core.registry import method
@@ -28,6 +30,7 @@ class PPO:
     prompts_per_update: int = 24
     n: int = 4  # completions a prompt
     reward_model: RewardModelling = RewardModelling()
+    value_start: Literal["policy", "reward_model"] = "policy"  # values of 0 at first, or scores
     schedule: Schedule = Schedule(
         learning_rate=2e-4, num_train_epochs=2, batch_size=24, lr_scheduler_type="linear", adam_epsilon=1e-5
     )
@@ -41,7 +44,7 @@ class PPO:
             phases=self.updates,
             prompts_per_phase=self.prompts_per_update,
             n=self.n,
-            value_start=reward_model,
+            value_start=reward_model if self.value_start == "reward_model" else task.policy,
         )
         experience = WithDemonstrations(rollouts, task.demonstrations) if self.loss.ptx_coef else rollouts
         return lab.fit(task.policy, experience, self.loss, self.schedule)

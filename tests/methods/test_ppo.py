@@ -94,6 +94,16 @@ def test_explained_variance_is_logged_once_a_phase_and_grows_with_the_value_mode
     assert max(explained) <= 1 and max(explained[3:]) > explained[0]
 
 
+def test_values_start_at_0_or_at_the_reward_models_scores(toy_cell: Callable[..., Any]) -> None:
+    explained = {}
+    for start in ("policy", "reward_model"):
+        lab, task = toy_cell()
+        lines = curve(replace(FAST, updates=1, value_start=start).align(task, lab))
+        explained[start] = lines[0]["objective/explained_variance"]
+    assert explained["policy"] == 0.0
+    assert explained["reward_model"] != 0.0
+
+
 def test_the_adaptive_coefficient_moves_from_phase_to_phase_as_ziegler_et_al_have_it(
     toy_cell: Callable[..., Any],
 ) -> None:
