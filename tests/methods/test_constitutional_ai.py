@@ -87,7 +87,7 @@ def test_it_learns_what_the_labeler_likes(toy_cell: Callable[..., Any], seed: in
 
 def test_it_climbs_a_reward_model_of_what_the_labeler_prefers(toy_cell: Callable[..., Any]) -> None:
     lab, task = toy_cell(seed=1)
-    policy = replace(FAST, updates=60, n=4).align(constitutional(task), lab)
+    policy = replace(FAST, updates=90, n=8).align(constitutional(task), lab)  # seeds 0 to 3 gain .5 to 1.3
     scores = [line["objective/scores"] for line in curve(policy)]
     assert sum(scores[-10:]) / 10 > sum(scores[:6]) / 6 + 0.3
 
