@@ -72,7 +72,9 @@ def test_it_revises_imitates_compares_and_reinforces(toy_cell: Callable[..., Any
     ]  # fmt: skip
     charged = lab.account.charged
     assert charged.labels == 0 and charged.labeler_calls > 0  # nothing is mixed in where nothing else is asked
-    assert curve(policy)[0]["objective/kl"] == pytest.approx(0, abs=1e-4)  # to the supervised policy
+    first = curve(policy)[0]
+    assert first["objective/kl"] == pytest.approx(0, abs=1e-4)  # to the supervised policy
+    assert first["objective/explained_variance"] == 0.0  # every value is 0 at first
     noted = [note for note in lab.account.notes if "step" in note]
     assert [note["step"] for note in noted] == [1, 2] and all(note["revision/made"] > 0.5 for note in noted)
 
