@@ -31,6 +31,11 @@ class Shown:
         return f"{self.text} {self.interval}".strip()
 
     @property
+    def sort_key(self) -> str:
+        """What a page sorts by: six digits, as processors differ in a number's last ones."""
+        return f"{self.sort:.6g}" if is_number(self.sort) else str(self.sort)
+
+    @property
     def worth_a_column(self) -> bool:
         """Whether why it is empty says something of the result: not estimable, rather than not scored."""
         return self.reason.startswith("not estimable")

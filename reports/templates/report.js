@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Sorting: numbers by their full value, empty cells last.
+  // Sorting: numbers by six digits, empty cells last.
   document.querySelectorAll("table.sortable").forEach((table) => {
     const headings = [...table.tHead.rows[0].cells];
     headings.forEach((heading, column) => {
