@@ -1,7 +1,6 @@
 """The lab: verbs that are seeded, metered and memoised, over one backbone.
 
-A verb's key is the digest of its inputs and of the code behind them, never a method's name: equal work is done once. A
-hit charges what the work cost when it was done, so a method pays the same whether it runs first or last.
+A verb's key is the digest of its inputs and of the code behind them, never a method's name: equal work is done once.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
 from alignarena.core.contract import (
     Backend,
@@ -45,7 +44,7 @@ from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.batches import examples, grouped, sequences_of
 from alignarena.harness.cache import Cache
-from alignarena.harness.meter import Meter
+from alignarena.harness.memo import Account, Memo
 from alignarena.harness.packing import row_length, share_prompts
 from alignarena.harness.passes import Output, References, computed, whole_prompts
 from alignarena.harness.policy import AdapterPolicy, LivePolicy
@@ -58,21 +57,6 @@ from alignarena.harness.trainer import POLICY, Fit
 # Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
 REVISIONS = {"sample": 3, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "embed": 1, "fit": 3,
              "fit_reward_model": 3, "train_with": 2}  # fmt: skip
-_ON_RECORD = ("dropped", "stopped", "met")  # what a stage has in a cell's account beside its ledger
-Result = TypeVar("Result")
-
-
-@dataclass
-class Account:
-    """What one cell was charged, what the machine really spent on it, and by which stages."""
-
-    charged: Ledger = field(default_factory=Ledger)
-    spent: Ledger = field(default_factory=Ledger)
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[dict[str, float]] = field(default_factory=list)  # what methods recorded, in order
-    last_policy: TrainablePolicy | None = None  # what a method has when its budget ends
-    lineage: set[str] = field(default_factory=set)  # the root scorers and the writers of what was trained on
-    owed: dict[str, Ledger] = field(default_factory=dict)  # what a policy cost that was made before this cell
 
 
 class HarnessLab:
@@ -80,13 +64,13 @@ class HarnessLab:
 
     def __init__(
         self, backbone: Backbone, cache: Cache, seed: int, budget: Budget | None = None,
-        progress: StageProgress | None = None,
+        progress: StageProgress | None = None, account: Account | None = None,
     ) -> None:  # fmt: skip
         self.backbone, self.cache, self.seed = backbone, cache, seed
         self.budget = budget or Budget()
         self.progress = progress or StageProgress(silent=True)
-        self.account = Account()
-        self._meter: Meter | None = None  # set inside a verb: nested verbs are metered, not memoised
+        self.account = account or Account()
+        self.memo = Memo(cache, backbone.accelerator, self.account)
         self._limited = True  # whether prompts must keep to model.max_prompt_tokens
 
     # -- randomness and budget ----------------------------------------------------------------------------------------
@@ -98,18 +82,16 @@ class HarnessLab:
     @property
     def exhausted(self) -> bool:
         """Tell whether the budget is used up, counting the verb under way."""
-        under_way = self._meter.ledger if self._meter is not None else Ledger()
+        under_way = self.memo.meter.ledger if self.memo.meter is not None else Ledger()
         return self.budget.used_up(self.account.charged + under_way) is not None
 
     def within(self, fraction: float) -> HarnessLab:
         """Return a lab that may spend a fraction of what is left."""
-        arm = HarnessLab(self.backbone, self.cache, self.seed, progress=self.progress)
         charged = self.account.charged
         limits = {name: getattr(charged, name) + fraction * (limit - getattr(charged, name))
                   for name, limit in self.budget.limits().items()}  # fmt: skip
-        arm.budget = Budget(track=self.budget.track, **limits)
-        arm.account = self.account
-        return arm
+        arm = Budget(track=self.budget.track, **limits)
+        return HarnessLab(self.backbone, self.cache, self.seed, arm, self.progress, self.account)
 
     def owe(self, policy: TrainablePolicy, ledger: Ledger) -> None:
         """Charge the making of a shared policy to this cell when it is first used."""
@@ -147,14 +129,14 @@ class HarnessLab:
             return sampled
 
         inputs = (policy.digest, rows, n, stream, sampling, self.backbone.config.max_new_tokens, self.seed)
-        return self._rows("sample", f"sample {stream}", inputs, compute, total=len(rows))
+        return self._rows("sample", f"sample {stream}", inputs, compute)
 
     def score(self, rows: Rows, scorer: Scorer) -> Rows:
         """Return the rows with a ``score`` column."""
         self.account.lineage |= roots(scorer)
 
         def compute() -> Rows:
-            self._metered().add(**cost_of_scoring(rows, scorer))
+            self.memo.metered.add(**cost_of_scoring(rows, scorer))
             with self._prompts_of_any_length():
                 scores = scorer.score(rows, self)
             prompt_ids = column(rows, "prompt_id")
@@ -163,14 +145,14 @@ class HarnessLab:
             self.meet(in_scores(prompt_ids, scores))
             return with_column(rows, "score", [float(score) for score in scores])
 
-        return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute, len(rows))
+        return self._rows("score", f"score {type(scorer).__name__}", (rows, scorer, self.seed), compute)
 
     def prefer(self, rows: Rows, judge: Judge) -> Rows:
         """Ask a judge for rankings; each costs log2(K!) labels once, or a labeler's calls."""
         self.account.lineage |= roots(judge)
 
         def compute() -> Rows:
-            self._metered().add(**cost_of_preferring(rows, judge))
+            self.memo.metered.add(**cost_of_preferring(rows, judge))
             with self._prompts_of_any_length():
                 preferred = judge.prefer(rows, self)
             for row, name in itertools.product(preferred.to_list(), ("probability", "margins", "ranks")):
@@ -179,7 +161,7 @@ class HarnessLab:
             self.meet(in_preferences(preferred))
             return with_column(preferred, "lineage", [sorted(judge.lineage)] * len(rows))
 
-        return self._rows("prefer", f"prefer {type(judge).__name__}", (rows, judge, self.seed), compute, len(rows))
+        return self._rows("prefer", f"prefer {type(judge).__name__}", (rows, judge, self.seed), compute)
 
     def revise(self, rows: Rows, reviser: Reviser, principles: tuple[Principle, ...], *, stream: str) -> Rows:
         """Critique and rewrite completions by principles."""
@@ -190,7 +172,7 @@ class HarnessLab:
                 return reviser.revise(rows, principles, self, stream=stream)
 
         inputs = (rows, reviser, principles, stream, self.seed)
-        return self._rows("revise", f"revise {stream}", inputs, compute, len(rows))
+        return self._rows("revise", f"revise {stream}", inputs, compute)
 
     def logps(self, policy: TrainablePolicy, rows: Rows) -> Rows:
         """Return the rows with the log-probs of their completion tokens under a policy."""
@@ -204,7 +186,7 @@ class HarnessLab:
             logps = self._forward(rows, "logps", policy.load(self.backbone))
             return with_column(rows, "logps", logps)
 
-        return self._rows("logps", "log-probs", (policy.digest, rows), compute, len(rows))
+        return self._rows("logps", "log-probs", (policy.digest, rows), compute)
 
     def embed(self, policy: TrainablePolicy, rows: Rows) -> Rows:
         """Return the rows with the mean final hidden state (D) of an adapter over each completion."""
@@ -214,7 +196,7 @@ class HarnessLab:
         def compute() -> Rows:
             return with_column(rows, "embedding", self._forward(rows, "embeddings", adapter.load(self.backbone)))
 
-        return self._rows("embed", "embeddings", (policy.digest, rows), compute, len(rows))
+        return self._rows("embed", "embeddings", (policy.digest, rows), compute)
 
     def adapter_scores(self, reward_model: RewardModel, rows: Rows) -> list[float]:
         """Return the scores of a reward model; called through :meth:`score`."""
@@ -251,17 +233,17 @@ class HarnessLab:
         def compute(folder: Path) -> None:
             backend.train(policy, rows, self, folder)
 
-        folder = self._memo("train_with", f"train_with {backend.name}", key, compute, lambda path: path)
+        folder = self.memo.stage("train_with", f"train_with {backend.name}", key, compute, lambda path: path)
         self.account.last_policy = AdapterPolicy(key, folder)
         return self.account.last_policy
 
     def count(self, **counts: float) -> None:
         """Add to the ledger of the verb under way."""
-        self._metered().add(**counts)
+        self.memo.metered.add(**counts)
 
     def meet(self, found: Mapping[str, int]) -> None:
         """Add to the degenerate inputs that the verb under way met."""
-        self._metered().met.update(found)
+        self.memo.metered.met.update(found)
 
     def tokens(self, rows: Rows, loss: Loss) -> int:
         """Return the tokens that one epoch of a fit to rows trains on, as a ledger counts them; it costs nothing."""
@@ -285,9 +267,9 @@ class HarnessLab:
                 fit = Fit(
                     backbone=self.backbone, start=start.load(self.backbone),
                     references=References(self.backbone, self.cache, start.digest), experience=experience, loss=loss,
-                    schedule=schedule, seed=derive(self.seed, verb), phase_lab=self, meter=self._metered(), stage=stage,
-                    live=LivePolicy(digest=f"live {key}", adapter=POLICY), budget_left=lambda: not self.exhausted,
-                    reads_scores=verb == "fit_reward_model",
+                    schedule=schedule, seed=derive(self.seed, verb), phase_lab=self, meter=self.memo.metered,
+                    stage=stage, live=LivePolicy(digest=f"live {key}", adapter=POLICY),
+                    budget_left=lambda: not self.exhausted, reads_scores=verb == "fit_reward_model",
                 )  # fmt: skip
                 try:
                     fit.run(self.cache.partial(key))
@@ -300,16 +282,14 @@ class HarnessLab:
                 finally:
                     self.backbone.drop(POLICY)
 
-        return key, self._memo(verb, f"{verb} {type(loss).__name__}", key, compute, lambda path: path)
+        return key, self.memo.stage(verb, f"{verb} {type(loss).__name__}", key, compute, lambda path: path)
 
     def _limits_that_bind(self) -> dict[str, float]:
         """Return what a fit may still spend: it ends where that does, so it is part of what it computes."""
         return {name: limit - getattr(self.account.charged, name) for name, limit in self.budget.limits().items()}
 
-    def _rows(
-        self, verb: str, stage: str, inputs: Sequence[object], compute: Callable[[], Rows], total: int
-    ) -> Rows:
-        if self._meter is not None:
+    def _rows(self, verb: str, stage: str, inputs: Sequence[object], compute: Callable[[], Rows]) -> Rows:
+        if self.memo.meter is not None:
             return compute()
         key = digest(verb, REVISIONS[verb], self.backbone.digest, *inputs)
 
@@ -318,79 +298,7 @@ class HarnessLab:
             if self.backbone.accelerator.is_main_process:
                 pq.write_table(table_of(rows), folder / "rows.parquet")
 
-        return self._memo(verb, stage, key, write, _read_rows)
-
-    def _memo(
-        self, verb: str, stage: str, key: str, compute: Callable[[Path], None], read: Callable[[Path], Result]
-    ) -> Result:
-        if self._meter is not None:
-            raise RuntimeError(f"{verb} inside another verb: only rows may be drawn there")
-        record = self._agreed(key)
-        hit = record is not None
-        if record is None:
-            record, hit = self._compute(key, verb, stage, compute)
-        ledger = Ledger.from_dict(record["ledger"])
-        if all(stage["key"] != key for stage in self.account.stages):  # what a cell has bought is its own
-            self.account.charged = self.account.charged + ledger
-        if not hit:
-            self.account.spent = self.account.spent + ledger
-        self.account.stages.append({"verb": verb, "stage": stage, "key": key, "hit": hit, "ledger": ledger.to_dict(),
-                                    **{name: record[name] for name in _ON_RECORD if name in record}})
-        return read(self.cache.path(key))
-
-    def _agreed(self, key: str) -> dict[str, Any] | None:
-        """Look a stage up; with several processes the first one's answer holds for all."""
-        accelerator = self.backbone.accelerator
-        found = [self.cache.record(key) if accelerator.is_main_process else None]
-        if accelerator.num_processes > 1:
-            broadcast_object_list(found)
-        return found[0]
-
-    def _compute(
-        self, key: str, verb: str, stage: str, compute: Callable[[Path], None]
-    ) -> tuple[dict[str, Any], bool]:
-        """Return the record of a stage, and whether another process finished it while this one waited."""
-        accelerator = self.backbone.accelerator
-        if accelerator.num_processes > 1:
-            return self._compute_together(key, verb, stage, compute), False
-        with self.cache.lock(key):
-            found = self.cache.record(key)
-            if found is not None:
-                return found, True
-            return self._compute_here(key, verb, stage, compute), False
-
-    def _compute_here(self, key: str, verb: str, stage: str, compute: Callable[[Path], None]) -> dict[str, Any]:
-        self._meter = meter = Meter()
-        record: dict[str, Any] = {"verb": verb, "stage": stage}
-
-        def write(folder: Path) -> None:
-            with meter.timed():
-                compute(folder)
-            record["ledger"], record["met"] = meter.ledger.to_dict(), dict(+meter.met)
-            if (folder / "fit.json").is_file():
-                record.update(json.loads((folder / "fit.json").read_text()))
-
-        try:
-            self.cache.put(key, record, write)
-        finally:
-            self._meter = None
-        return record
-
-    def _compute_together(self, key: str, verb: str, stage: str, compute: Callable[[Path], None]) -> dict[str, Any]:
-        """Every process computes its share; the first one publishes the result, the others read it."""
-        accelerator = self.backbone.accelerator
-        if accelerator.is_main_process:
-            self._compute_here(key, verb, stage, compute)
-        else:
-            self._meter = Meter()
-            try:
-                compute(Path())  # only the first process writes
-            finally:
-                self._meter = None
-        accelerator.wait_for_everyone()
-        record = self._agreed(key)
-        assert record is not None
-        return record
+        return self.memo.stage(verb, stage, key, write, _read_rows)
 
     @contextmanager
     def _prompts_of_any_length(self) -> Iterator[None]:
@@ -401,16 +309,12 @@ class HarnessLab:
         finally:
             self._limited = before
 
-    def _metered(self) -> Meter:
-        assert self._meter is not None, "work is metered inside a verb only"
-        return self._meter
-
     # -- work on the model --------------------------------------------------------------------------------------------
 
     def _sample(
         self, policy: AdapterPolicy, rows: list[dict[str, Any]], n: int, stream: str, sampling: Sampling
     ) -> list[dict[str, Any]]:
-        backbone, meter = self.backbone, self._metered()
+        backbone, meter = self.backbone, self.memo.metered
         length = sampling.max_new_tokens or backbone.config.max_new_tokens
         mine = rows[backbone.accelerator.process_index :: backbone.accelerator.num_processes]
         prompts = [backbone.tokens.prompt_of(row, limited=self._limited) for row in mine]
@@ -432,7 +336,7 @@ class HarnessLab:
         parts = whole_prompts(self.backbone, every)
         total = sum(len(part.sequences) for part in parts)
         with self.progress.stage(f"{output} of {len(rows)} completions", max(1, total)) as bar:
-            table = computed(self.backbone, output, variant, parts, self._metered(), bar.advance)
+            table = computed(self.backbone, output, variant, parts, self.memo.metered, bar.advance)
         return [table[sequence].tolist() for sequence in every]
 
     def _sequence(self, row: Mapping[str, Any]) -> TokenSequence:

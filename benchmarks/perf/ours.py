@@ -65,7 +65,7 @@ class OurSide:
 
     def _fit(self) -> trainer.Fit:
         lab = HarnessLab(self.backbone, Cache(self.folder / "cache"), SEED)
-        lab._meter = self.meter  # as inside `lab.fit`: rollouts are drawn anew, never read from the cache
+        lab.memo.meter = self.meter  # as inside `lab.fit`: rollouts are drawn anew, never read from the cache
         return trainer.Fit(
             backbone=self.backbone,
             start=BASE,

@@ -51,7 +51,7 @@ def test_a_second_run_computes_nothing_and_is_charged_the_same(
 ) -> None:
     first, second = new_lab(), new_lab()
     made = every_verb(first)
-    monkeypatch.setattr(second, "_compute", None)  # any computation would fail
+    monkeypatch.setattr(second.memo, "_computed", None)  # any computation would fail
     assert every_verb(second) == made
     assert [stage["verb"] for stage in second.account.stages] == VERBS
     assert [stage["hit"] for stage in first.account.stages] == [False] * 6
