@@ -3,7 +3,7 @@
 oneDNN lays the weights of a product out anew each time, which is a third of it where the rows are few: with 64 rows the
 products of SmolLM2 in bf16 take 1.4 to 1.9 times as long as with weights laid out ahead, its head 2 to 2.5 times;
 results are equal to the last bit. In fp32 the usual products are not oneDNN's: on a CPU without bf16 they take 1.1 to
-1.6 times as long, the head 1.9 to 2.9 times, a tenth to a fifth of a rollout in all (docs/performance.md). It costs a
+1.6 times as long, the head 1.9 to 2.9 times, an eighth of a rollout in all (docs/performance.md). It costs a
 copy of the weights, so it begins when a policy is first sampled: a fit that never samples holds no more than before.
 What it calls is torch's own, but private; where that is missing or refuses, products are the usual ones.
 """
