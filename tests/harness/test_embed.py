@@ -34,7 +34,7 @@ def test_it_is_the_mean_state_before_each_token(new_lab: NewLab) -> None:
 def test_the_second_time_it_is_read_and_charged_alike(new_lab: NewLab, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = new_lab(), new_lab()
     made = first.embed(toy_task.base(first), ROWS)
-    monkeypatch.setattr(second, "_compute", None)
+    monkeypatch.setattr(second.memo, "_computed", None)
     assert second.embed(toy_task.base(second), ROWS).to_list() == made.to_list()
     assert first.account.charged.scored_tokens == second.account.charged.scored_tokens > 0
 

@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "model.max_new_tokens": 3,
     "feedback.phases": 100,
     "feedback.pairs": 128,
+    **{f"method.{name}.schedule.num_train_epochs": 2 for name in ("dpo", "cpl_kl", "cpl_plain", "ipo")},
     "method.dpo.schedule.learning_rate": 4e-3,
     "method.cpl_kl.schedule.learning_rate": 4e-3,
     "method.cpl_plain.schedule.learning_rate": 4e-3,
