@@ -23,7 +23,7 @@ quickstart: setup ## Compare eight methods and their baselines on the embedded m
 	$(BIN)/alignarena run quickstart
 
 # Two workers of one thread each: left alone, every worker would start a thread a core and they would fight.
-test: setup ## Run all tests (7 minutes on 2 cores)
+test: setup ## Run all tests (7 to 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest -n 2
 
 check: setup ## Lint, types, and the direction of imports

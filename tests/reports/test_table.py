@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from alignarena.reports.table import csv_text, latex, markdown, number, plain
+from alignarena.reports.table import Shown, csv_text, latex, markdown, number, plain
 
 
 def test_text_is_escaped_for_each_format() -> None:
@@ -22,3 +22,10 @@ def test_text_is_escaped_for_each_format() -> None:
 )
 def test_numbers_are_rounded_the_same_way_everywhere(value: float, digits: int, text: str) -> None:
     assert number(value, digits) == text
+
+
+def test_a_page_sorts_alike_whatever_a_processor_makes_of_the_last_digits() -> None:
+    assert Shown("0.66", sort=0.1 + 0.2).sort_key == Shown("0.66", sort=0.3).sort_key == "0.3"
+    assert float(Shown("1,234,567", sort=1234567.0).sort_key) == pytest.approx(1234567.0, rel=1e-5)
+    assert Shown("DONE", sort="DONE").sort_key == "DONE"
+    assert Shown(reason="not estimable").sort_key == ""
