@@ -90,8 +90,8 @@ class HarnessLab:
         charged = self.account.charged
         limits = {name: getattr(charged, name) + fraction * (limit - getattr(charged, name))
                   for name, limit in self.budget.limits().items()}  # fmt: skip
-        arm = Budget(track=self.budget.track, **limits)
-        return HarnessLab(self.backbone, self.cache, self.seed, arm, self.progress, self.account)
+        left = Budget(track=self.budget.track, **limits)
+        return HarnessLab(self.backbone, self.cache, self.seed, left, self.progress, self.account)
 
     def owe(self, policy: TrainablePolicy, ledger: Ledger) -> None:
         """Charge the making of a shared policy to this cell when it is first used."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.stats import chisquare
 
+from alignarena.benchmarks.suite import build_method, load_suite
 from alignarena.evaluators.exact.world import Floats
 
 ANSWERS = 400  # drawn from best-of-n for each of two prompts
@@ -22,6 +23,14 @@ def test_comes_near_the_optimum(small_world: Any, name: str) -> None:
     run = small_world.clean(name)
     assert run.efficiency >= 0.95
     assert run.held_out["j_efficiency"] >= run.efficiency - 0.05
+
+
+@pytest.mark.parametrize(
+    "name", ["dpo", "ipo", "cpl", "cpl_kl", "cpl_plain", "kto", "simpo", "orpo", "preferred_ft"]
+)
+def test_pairs_are_fresh_at_every_step(name: str) -> None:
+    method: Any = build_method(name, load_suite("exact/limit").methods[name])
+    assert method.schedule.num_train_epochs == 1
 
 
 @pytest.mark.slow  # as `alignarena run exact` does, in the large world
