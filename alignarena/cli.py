@@ -173,6 +173,9 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from alignarena.core.imports import import_once
+
+    import_once("alignarena.benchmarks.study")
     from alignarena import run
     from alignarena.core.registry import load_file
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from alignarena.core.contract import (
@@ -26,6 +27,7 @@ from alignarena.core.contract import (
 )
 from alignarena.core.digest import digest
 from alignarena.core.errors import BudgetUsedUp
+from alignarena.core.rows import column, rows_of, with_column
 from alignarena.core.seeds import generator
 from alignarena.paper_loss import check_loss, require
 
@@ -44,14 +46,14 @@ class PaperPolicy:
     def complete(self, lab: Any, rows: Rows, n: int, *, stream: str, sampling: Sampling) -> Rows:
         """Write n sentences of known words for each prompt."""
         require("sample" in lab.running, "policy.complete was called directly; use lab.sample")
-        return Dataset.from_list([_sampled(self, row, i, lab.seed, stream) for row in rows.to_list() for i in range(n)])
+        return _rows([one for row in rows.to_list() for one in _sampled(self, row, n, lab.seed, stream)])
 
     def logps(self, lab: Any, rows: Rows) -> Rows:
         """Add a log-prob for each word and for the end."""
         require("logps" in lab.running, "policy.logps was called directly; use lab.logps")
-        pairs = [(str(prompt), text) for prompt, text in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
-        draws = [(generator(0, self.digest, *pair), len(pair[1].split()) + 1) for pair in pairs]
-        return _with_column(rows, "logps", [(-draw.random(size)).tolist() for draw, size in draws])
+        pairs = zip(column(rows, "prompt"), column(rows, "completion"), strict=True)
+        draws = [(generator(0, self.digest, str(prompt), text), len(text.split()) + 1) for prompt, text in pairs]
+        return with_column(rows, "logps", [(-draw.random(size)).tolist() for draw, size in draws])
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class PaperScorer:
     def score(self, rows: Rows, lab: Any) -> list[float]:
         """Return a number in [0, 1) for each row."""
         require("score" in lab.running, "scorer.score was called directly; use lab.score")
-        return [float(generator(0, self.name, text).random()) for text in rows["completion"][:]]
+        return [float(generator(0, self.name, text).random()) for text in column(rows, "completion")]
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,7 @@ class PaperJudge:
     def prefer(self, rows: Rows, lab: Any) -> Rows:
         """Add ranks and margins."""
         require("prefer" in lab.running, "judge.prefer was called directly; use lab.prefer")
-        ranked = [{**row, **_ranking(row["completions"])} for row in rows]
-        return Dataset.from_list(ranked)
+        return _rows([{**row, **_ranking(row["completions"])} for row in rows.to_list()])
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class PaperLabeler:
     def prefer(self, rows: Rows, lab: Any) -> Rows:
         """Add ranks, margins and the probability that the first is preferred."""
         ranked = PaperJudge().prefer(rows, lab).to_list()
-        return Dataset.from_list(
+        return _rows(
             [{**row, "probability": 0.5 + row["margins"][0] / 2 * (1 if row["ranks"][0] == 1 else -1)}
              for row in ranked]
         )  # fmt: skip
@@ -114,9 +115,9 @@ class PaperReviser:
         require("revise" in lab.running, "reviser.revise was called directly; use lab.revise")
         told = {"principle": principles[0].critique_request, "critique": "curt", "revised": True, "changed": True}
         old = ("completion_ids", "logps", "score")
-        return Dataset.from_list(
+        return _rows(
             [{**{name: value for name, value in row.items() if name not in old}, **told,
-              "completion": row["completion"] + " kindly"} for row in rows]
+              "completion": row["completion"] + " kindly"} for row in rows.to_list()]
         )  # fmt: skip
 
 
@@ -154,7 +155,7 @@ class PaperLab:
         with self._verb("score", type(scorer).__name__, rows, scorer):
             scores = scorer.score(rows, self)
         require(len(scores) == len(rows), f"lab.score: {len(scores)} scores for {len(rows)} rows")
-        return _with_column(rows, "score", scores)
+        return with_column(rows, "score", scores)
 
     def prefer(self, rows: Rows, judge: Any) -> Rows:
         """Add ranks and margins to rows of completions."""
@@ -179,8 +180,9 @@ class PaperLab:
         """Add an embedding to each row."""
         _wants(rows, "lab.embed", "prompt", "completion")
         with self._verb("embed", "", policy, rows):
-            drawn = [generator(0, policy.digest, text).normal(size=_WIDTH).tolist() for text in rows["completion"][:]]
-            return _with_column(rows, "embedding", drawn)
+            texts = column(rows, "completion")
+            drawn = [generator(0, policy.digest, text).normal(size=_WIDTH).tolist() for text in texts]
+            return with_column(rows, "embedding", drawn)
 
     def fit(self, policy: Any, experience: Experience, loss: Loss, schedule: Schedule) -> PaperPolicy:
         """Draw every phase's rows, call the loss on them, and return another policy."""
@@ -189,7 +191,7 @@ class PaperLab:
             require(experience.value_start is not None, f"{type(loss).__name__} needs a value model; give value_start")
         key = self._key("fit", policy, experience, loss, schedule)
         with self._verb("fit", f"{type(experience).__name__} {type(loss).__name__}", key, policy):
-            for phase in range(experience.phases):
+            for phase in self._phases(experience.phases):
                 try:
                     rows = experience.rows(phase, policy, self)
                 except BudgetUsedUp:
@@ -231,7 +233,7 @@ class PaperLab:
     def tokens(self, rows: Rows, loss: Loss) -> int:
         """Return the words of the completions that a loss reads."""
         check_loss(rows, loss, scores=False)
-        texts = [text for _, column in loss.reads.values() for text in rows[column][:]]
+        texts = [text for _, name in loss.reads.values() for text in column(rows, name)]
         return sum(len(text.split()) for text in texts)
 
     def note(self, **values: float) -> None:
@@ -244,12 +246,17 @@ class PaperLab:
         require(0 < fraction <= 1, f"lab.within: {fraction} is not a fraction")
         return self
 
+    def _phases(self, phases: int) -> Iterator[int]:
+        """Yield the phases of a fit that are gone through."""
+        yield from range(phases)
+
     def _train(self, rows: Rows, loss: Loss, schedule: Schedule, scores: bool) -> None:
         check_loss(rows, loss, scores)
 
     def _check_draw(self, policy: Any, rows: Rows, n: int, stream: str, sampling: Sampling) -> None:
-        call = digest(list(rows["prompt_id"]), n, sampling)
-        for prompt_id in rows["prompt_id"]:
+        prompt_ids = column(rows, "prompt_id")
+        call = digest(prompt_ids, n, sampling)
+        for prompt_id in prompt_ids:
             drawn = self._draws.setdefault((policy.digest, stream, prompt_id), call)
             require(drawn == call, f"lab.sample draws twice with stream {stream!r}; name another stream")
 
@@ -314,18 +321,25 @@ def _ranking(completions: list[str]) -> dict[str, Any]:
     return {"ranks": ranks, "margins": margins}
 
 
-def _sampled(policy: PaperPolicy, row: dict[str, Any], i: int, seed: int, stream: str) -> dict[str, Any]:
-    draw = generator(0, seed, policy.digest, stream, row["prompt_id"], i)
-    ids = draw.integers(len(policy.words), size=int(draw.integers(1, policy.longest + 1))).tolist()
-    return {
-        **{name: value for name, value in row.items() if name not in ("completion", "logps", "score")},
-        "sample": i,
-        "completion": " ".join(policy.words[one] for one in ids),
-        "prompt_ids": [0, 1, 2],
-        "completion_ids": ids,
-        "finish_reason": "length" if len(ids) == policy.longest else "stop",
-        "logps": [-1.0] * len(ids),
-    }
+def _sampled(policy: PaperPolicy, row: dict[str, Any], n: int, seed: int, stream: str) -> list[dict[str, Any]]:
+    kept = {name: value for name, value in row.items() if name not in ("completion", "logps", "score")}
+    # as many numbers a completion whatever its length: its words do not depend on how many others are written
+    draws = generator(0, seed, policy.digest, stream, row["prompt_id"]).random((n, policy.longest + 1))
+    sizes = 1 + (draws[:, 0] * policy.longest).astype(int)
+    every = (draws[:, 1:] * len(policy.words)).astype(int).tolist()
+    found = [ids[:size] for ids, size in zip(every, sizes.tolist(), strict=True)]
+    return [
+        {
+            **kept,
+            "sample": i,
+            "completion": " ".join([policy.words[one] for one in ids]),
+            "prompt_ids": [0, 1, 2],
+            "completion_ids": ids,
+            "finish_reason": "length" if len(ids) == policy.longest else "stop",
+            "logps": [-1.0] * len(ids),
+        }
+        for i, ids in enumerate(found)
+    ]
 
 
 def _sentence(*names: object) -> str:
@@ -333,9 +347,8 @@ def _sentence(*names: object) -> str:
     return " ".join(draw.choice(_WORDS, size=int(draw.integers(1, len(_WORDS) + 1))))
 
 
-def _with_column(rows: Rows, name: str, values: list[Any]) -> Rows:
-    columns = rows.to_dict()
-    return Dataset.from_dict({**columns, name: values})
+def _rows(rows: list[dict[str, Any]]) -> Rows:
+    return rows_of(pa.Table.from_pylist(rows))
 
 
 def _wants(rows: Rows, where: str, *columns: str) -> None:

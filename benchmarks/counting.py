@@ -15,6 +15,8 @@ from alignarena.core.records import Ledger
 from alignarena.harness.validation import held_out_prompts
 from alignarena.paper_lab import PaperLab, PaperPolicy, PaperScorer
 
+_COUNTED = 8  # phases of a fit that are gone through; hundreds would make a plan take as long as the run
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -109,6 +111,15 @@ class CountingLab(PaperLab):
         fitted = super().fit_reward_model(start, preferences, loss, schedule)
         return CountedScorer(fitted.name) if isinstance(fitted, PaperScorer) else fitted
 
+    def _phases(self, phases: int) -> Iterator[int]:
+        """Yield some phases; those left out are taken to cost what these did on average, the first one apart."""
+        first = self._ledger
+        for phase in super()._phases(min(phases, _COUNTED)):
+            yield phase
+            first = self._ledger if phase == 0 else first
+        if phases > _COUNTED:
+            self._ledger = self._ledger + (self._ledger - first).times((phases - _COUNTED) / (_COUNTED - 1))
+
     def _train(self, rows: Rows, loss: Loss, schedule: Schedule, scores: bool) -> None:
         super()._train(rows, loss, schedule, scores)
         groups = self._by_prompt(rows, loss)
@@ -129,7 +140,7 @@ class CountingLab(PaperLab):
             for row in rows.to_list()
             for column in columns
         )
-        prompts = len(rows) // backend.n if backend.n else len(set(rows["prompt_id"]))
+        prompts = len(rows) // backend.n if backend.n else len(set(rows["prompt_id"][:]))
         epochs = backend.schedule.num_train_epochs
         trained, steps = tokens * epochs, math.ceil(prompts / backend.schedule.batch_size) * epochs
         self.count(trained, trained, trained_tokens=trained, scored_tokens=trained, optimizer_steps=steps)
@@ -168,7 +179,7 @@ class CountedPolicy(PaperPolicy):
         """Count the prompts read and, at most, the tokens sampled."""
         sizes: Sizes = lab.sizes
         longest = sampling.max_new_tokens or sizes.max_new_tokens
-        read, drawn = sum(map(sizes.prompt, rows["prompt"])), len(rows) * n
+        read, drawn = sum(map(sizes.prompt, rows["prompt"][:])), len(rows) * n
         lab.count(
             forward=read + drawn * longest / 2,
             prompts=len(rows),

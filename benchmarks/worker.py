@@ -15,15 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-import torch
-
-from alignarena.benchmarks.sweep import Sweep, planned
 from alignarena.benchmarks.worker_process import GRACE
 from alignarena.core.errors import AlignArenaError
-from alignarena.harness.meter import lifetime_peak_mib
-from alignarena.results.store import RunFolder
+from alignarena.core.imports import import_once
+
+if TYPE_CHECKING:
+    from alignarena.benchmarks.sweep import Sweep
 
 Messages = queue.SimpleQueue[dict[str, Any]]
 
@@ -52,6 +51,11 @@ def _read(messages: Messages) -> None:
 
 
 def _work(messages: Messages, replies: TextIO) -> NoReturn:
+    import_once("alignarena.benchmarks.sweep")
+    import torch
+
+    from alignarena.harness.meter import lifetime_peak_mib
+
     plan, sweep = messages.get(), None
     while True:
         task = messages.get()
@@ -65,6 +69,9 @@ def _work(messages: Messages, replies: TextIO) -> NoReturn:
 
 
 def _sweep(plan: Mapping[str, Any]) -> Sweep:
+    from alignarena.benchmarks.sweep import Sweep, planned
+    from alignarena.results.store import RunFolder
+
     folder = RunFolder.open(plan["folder"])
     # From the folder, as other plans may be read from files that were edited since the run began.
     suite = planned(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library reads it: no 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a sweep then stays in this process, where tests watch it
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tolerances are those of CPU arithmetic
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_model and toy_task are plain modules of this folder
+
+gc.disable()  # as `core/imports.py` does in a program: until all test modules, and what they import, are there
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of all collections."""
+    gc.freeze()
+    gc.enable()
+
 
 if TYPE_CHECKING:
     from alignarena.core.contract import Task

@@ -96,6 +96,6 @@ def must_be_finite(value: Any, prompt_id: str, giver: str, what: str) -> None:
     Raises:
         RunFailed: It is missing, infinite or not a number.
     """
-    numbers = value if isinstance(value, list | tuple) else [value]
-    if not all(one is not None and math.isfinite(one) for one in numbers):
+    numbers = value if isinstance(value, (list, tuple)) else (value,)
+    if None in numbers or not all(map(math.isfinite, numbers)):
         raise RunFailed(f"{giver}: the {what} of prompt {prompt_id!r} must be finite, not {value}")

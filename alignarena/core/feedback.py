@@ -82,7 +82,7 @@ def about_harm(rows: Rows) -> list[bool]:
 
 def cost_of_preferring(rows: Rows, judge: Judge) -> dict[str, float]:
     """Return what a judge is paid: labeler calls if it is a labeler, else log2(K!) labels for each ranking of K."""
-    sizes = [len(completions) for completions in rows["completions"]]
+    sizes = [len(completions) for completions in rows["completions"][:]]
     if isinstance(judge, Labeler):
         return {"labeler_calls": sum(map(judge.calls, sizes))}
     return {"labels": sum(math.log2(math.factorial(size)) for size in sizes)}

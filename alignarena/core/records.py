@@ -30,6 +30,17 @@ class Ledger:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
         return Ledger(**{**sums, "peak_memory_mib": max(self.peak_memory_mib, other.peak_memory_mib)})
 
+    def __sub__(self, other: Ledger) -> Ledger:
+        """Subtract counts; keep the peak."""
+        left = {f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)}
+        return Ledger(**{**left, "peak_memory_mib": self.peak_memory_mib})
+
+    def times(self, factor: float) -> Ledger:
+        """Multiply counts, those of whole things rounded; keep the peak."""
+        counts = {f.name: getattr(self, f.name) * factor for f in fields(self)}
+        whole = {f.name: round(counts[f.name]) for f in fields(self) if isinstance(f.default, int)}
+        return Ledger(**{**counts, **whole, "peak_memory_mib": self.peak_memory_mib})
+
     def to_dict(self) -> dict[str, float]:
         """Return the counts as plain numbers."""
         return asdict(self)

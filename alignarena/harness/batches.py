@@ -14,6 +14,7 @@ from torch import Tensor
 from alignarena.core.contract import Batch, Loss, Rows
 from alignarena.core.degenerate import must_be_finite
 from alignarena.core.errors import BadInput
+from alignarena.core.rows import table_of
 from alignarena.harness.tokens import Tokens, TokenSequence
 
 
@@ -49,7 +50,9 @@ def examples(rows: Rows, loss: Loss, tokens: Tokens) -> tuple[list[Example], Cou
     kept: list[Example] = []
     dropped: Counter[str] = Counter()
     compared = len({prompt for prompt, _ in loss.reads.values()}) == 1  # completions of one prompt, not of several
-    for row in rows.to_list():
+    also = {f"{name}_{what}" for name in wanted for what in ("ids", "span")} | {"prompt_id", "prompt"}
+    read = [name for name in rows.column_names if name in wanted | also]  # rollouts carry much that no loss asks for
+    for row in table_of(rows).select(read).to_pylist():
         example = _example(row, loss, tokens)
         reason = _unusable(example, tokens, compared)
         if reason:
@@ -85,15 +88,16 @@ def _finite(row: Mapping[str, Any], column: str, loss: Loss) -> Any:
 
 def _unusable(example: Example, tokens: Tokens, compared: bool) -> str | None:
     every = [sequence for group in example.sequences.values() for sequence in group]
-    if any(not sequence.completion for sequence in every):
+    lengths = [len(sequence.completion) for sequence in every]
+    if 0 in lengths:
         return "empty completion"
-    if any(len(sequence.completion) > tokens.config.max_new_tokens for sequence in every):
+    if max(lengths) > tokens.config.max_new_tokens:
         return "longer than max_new_tokens"
     if any(not 0 <= start < stop <= len(example.sequences[key][0].completion)
            for key, (start, stop) in example.spans.items()):  # fmt: skip
         return "span outside the completion"
-    one_span = len({example.spans.get(key) for key in example.sequences}) == 1
-    if compared and len(every) > 1 and all(sequence == every[0] for sequence in every) and one_span:
+    same = compared and len(every) > 1 and every.count(every[0]) == len(every)
+    if same and len({example.spans.get(key) for key in example.sequences}) == 1:
         return "identical completions"  # no preference: log 2 and no gradient
     return None
 
@@ -119,10 +123,12 @@ class Collator:
         place = {sequence: i for i, sequence in enumerate(sequences)}
         self._index: dict[str, Tensor] = {}
         for key in items[0].sequences:
-            rows = [[place[s] for s in example.sequences[key]] for example in items]
-            # one past the end: a completion that is absent
-            index = torch.from_numpy(_padded(rows, len(sequences), np.int64))
-            self._index[key] = index if key in items[0].k_wise else index[:, 0]
+            if key in items[0].k_wise:
+                rows = [[place[s] for s in example.sequences[key]] for example in items]
+                # one past the end: a completion that is absent
+                self._index[key] = torch.from_numpy(_padded(rows, len(sequences), np.int64))
+            else:
+                self._index[key] = torch.tensor([place[example.sequences[key][0]] for example in items])
         sizes = torch.tensor([len(sequence.completion) for sequence in sequences])
         grid = torch.arange(int(sizes.max()))[None, :]
         self._inside = grid < sizes[:, None]  # (S, T)

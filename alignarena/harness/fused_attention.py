@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from alignarena.harness.attention import PackedLayout
 from alignarena.harness.blocks import PackedRow
 
-_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "layer_idx")
+_PARTS = ("q_proj", "k_proj", "v_proj", "head_dim", "layer_idx")
 _REFUSED = (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
@@ -26,10 +26,16 @@ class _How(NamedTuple):
     window: int | None
 
 
+def _output(module: Any) -> Any:
+    """Return a layer's projection of its outputs, by either of its names; None where it has neither."""
+    return getattr(module, "o_proj", None) or getattr(module, "dense", None)
+
+
 def fuse_attention(model: nn.Module) -> None:
     """Let every attention layer of a model that attends by layouts compute this way."""
     for module in model.modules():
-        if all(hasattr(module, part) for part in _PARTS) and (how := _learnt(module)) is not None:
+        complete = all(hasattr(module, part) for part in _PARTS) and _output(module) is not None
+        if complete and (how := _learnt(module)) is not None:
             module.forward = partial(_forward, module, how)
 
 
@@ -49,11 +55,12 @@ class _Spy(PackedLayout):
 @torch.no_grad()
 def _learnt(module: Any) -> _How | None:
     """Compare a layer with what this file computes; return how it attends, None where the two differ."""
-    weight = module.o_proj.weight
+    weight = _output(module).weight
     noise, row = torch.Generator().manual_seed(0), PackedRow(0, 4, (3, 2))
     tokens = row.prompt + sum(row.completions)
     hidden = torch.randn(1, tokens, weight.shape[0], generator=noise).to(weight)
-    angles = torch.rand(1, tokens, module.head_dim // 2, generator=noise).mul_(6).repeat(1, 1, 2)
+    width = getattr(module, "rotary_ndims", module.head_dim)  # of a head, what is rotated
+    angles = torch.rand(1, tokens, width // 2, generator=noise).mul_(6).repeat(1, 1, 2)
     turn, spy = (angles.cos().to(weight), angles.sin().to(weight)), _Spy([row], weight.device)
     try:
         own = module(hidden, position_embeddings=turn, attention_mask=None, layout=spy)[0]
@@ -76,32 +83,42 @@ def _forward(
         return own
     tokens = hidden_states.flatten(0, 1)
     cos, sin = (x.flatten(0, 1)[:, None] for x in position_embeddings)
+    if cos.shape[-1] < module.head_dim:  # the rest of a head is not turned
+        cos = torch.nn.functional.pad(cos, (0, module.head_dim - cos.shape[-1]), value=1.0)
     query, key, value = (
         project(tokens).view(len(tokens), -1, module.head_dim)
         for project in (module.q_proj, module.k_proj, module.v_proj)
     )
     query, key = (_Rotated.apply(x, cos, sin).to(value.dtype) for x in (query, key))  # type: ignore[no-untyped-call]
     outputs = layout.attend(module.layer_idx, query, key, value, *how)
-    return module.o_proj(outputs.view(*hidden_states.shape[:-1], -1)), None
+    return _output(module)(outputs.view(*hidden_states.shape[:-1], -1)), None
 
 
 class _Rotated(torch.autograd.Function):
-    """x (N, H, D) turned by angles (N, 1, D), the first half of a head with its second (Su et al., 2021)."""
+    """x (N, H, D) turned by angles: cosines (N, 1, D) and sines (N, 1, R), R being D unless a part of a head is turned.
+
+    The first half of those R is turned with the second (Su et al., 2021; arXiv:2104.09864, equation 34).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        half = x.shape[-1] // 2
+        first, second = _halves(sin)
         y = x * cos
-        y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-        y[..., half:].addcmul_(x[..., :half], sin[..., half:])
+        y[..., first].addcmul_(x[..., second], sin[..., first], value=-1)
+        y[..., second].addcmul_(x[..., first], sin[..., second])
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (above,), (cos, sin) = grads, ctx.saved_tensors
-        half = above.shape[-1] // 2
+        first, second = _halves(sin)
         slope = above * cos
-        slope[..., :half].addcmul_(above[..., half:], sin[..., half:])
-        slope[..., half:].addcmul_(above[..., :half], sin[..., :half], value=-1)
+        slope[..., first].addcmul_(above[..., second], sin[..., second])
+        slope[..., second].addcmul_(above[..., first], sin[..., first], value=-1)
         return slope, None, None
+
+
+def _halves(sin: Tensor) -> tuple[slice, slice]:
+    half = sin.shape[-1] // 2
+    return slice(half), slice(half, 2 * half)

@@ -61,7 +61,8 @@ class Phase:
         fit = self.fit
         needs = fit.loss.needs & {"reference", "old", "values"}
         # laid out as the first epoch will be, so that its first ratio is 1 to the last bit
-        micro = [part for step in range(self.steps_per_epoch if needs else 0) for part in self.micro(step)]
+        wanted = self.steps_per_epoch if needs or self._one_step else 0
+        micro = [part for step in range(wanted) for part in self.micro(step)]
         if "reference" in needs:
             # before its first step the policy is its reference, and in the same precision: full fine-tuning trains in
             # fp32 what it keeps in bf16, and DPO's loss would not start at log 2
@@ -71,8 +72,9 @@ class Phase:
         for name, (output, variant) in passes.items():
             if name in needs:
                 self.frozen[name] = self._before_the_first_step(output, variant, micro)
-        everything = Collator(self.items, sequences_of(self.items), fit.backbone.tokens)
-        prepared = fit.loss.prepare(self._batch(everything), state)
+        alone = [part.collator for part in micro if part.collator.items == self.items]
+        everything = alone or [Collator(self.items, sequences_of(self.items), fit.backbone.tokens)]
+        prepared = fit.loss.prepare(self._batch(everything[0]), state)
         self.prepared = {name: value.cpu() for name, value in prepared.items()}
 
     def _before_the_first_step(self, output: Output, variant: str, micro: list[MicroBatch]) -> Table:

@@ -55,15 +55,16 @@ class ExactPreferences:
         spans = np.stack([self._spans(draw, leaves[:, side]) for side in range(2)], 1)
         worth = tables.worth(prompts[:, None], leaves, spans)
         order = np.argsort(-worth, axis=1, kind="stable")
-        sides = {name: _Side(self.world, np.take_along_axis(leaves, order, 1)[:, place],
-                             np.take_along_axis(spans, order[:, :, None], 1)[:, place])
-                 for place, name in enumerate(("chosen", "rejected"))}  # fmt: skip
         columns: dict[str, list[Any]] = {"prompt_id": [f"{phase}/{i}" for i in range(self.pairs)],
                    "prompt": [prompt_text(self.world.trained[p]) for p in prompts],
                    "probability": expit(np.abs(worth[:, 0] - worth[:, 1])).tolist()}  # fmt: skip
-        whole = self.world.feedback_kind == "whole"
-        for name, side in sides.items():
-            columns |= side.columns(name, whole)
+        for place, name in enumerate(("chosen", "rejected")):
+            side = np.take_along_axis(leaves, order, 1)[:, place]
+            span = np.take_along_axis(spans, order[:, :, None], 1)[:, place].tolist()
+            cut = [tables.cut[leaf][stop] for leaf, (_, stop) in zip(side.tolist(), span, strict=True)]
+            columns |= {name: [text for text, _ in cut], f"{name}_ids": [ids for _, ids in cut]}
+            if self.world.feedback_kind != "whole":
+                columns[f"{name}_span"] = span
         return from_columns(columns)
 
     def _spans(self, draw: np.random.Generator, leaves: Any) -> Any:
@@ -87,6 +88,9 @@ class _Tables:
         share = world.uniform_share
         self._cumulative = np.cumsum((1 - share) * np.exp(log_reference) + share / gold.shape[1], axis=1)
         self._worth = self._each(world, axis, log_reference, gold)  # (P, N, L)
+        # the text and ids of each completion, whole or cut after so many tokens
+        self.cut = [[(completion_text(world, ids[:stop]), ids[:stop]) for stop in range(len(ids) + 1)]
+                    for ids in world.leaves.ids.tolist()]  # fmt: skip
 
     @staticmethod
     def _each(world: World, axis: str, log_reference: Floats, gold: Floats) -> Floats:
@@ -111,19 +115,3 @@ class _Tables:
         places = np.arange(self._worth.shape[2])
         inside = (places >= spans[..., :1]) & (places < spans[..., 1:])
         return (self._worth[prompts, leaves] * inside).sum(-1)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class _Side:
-    world: World
-    leaves: Any  # (B,)
-    spans: Any  # (B, 2)
-
-    def columns(self, name: str, whole: bool) -> dict[str, list[Any]]:
-        """Return the text and ids of one side of the pairs, cut where the segment stops."""
-        kept = [self.world.leaves.ids[leaf, :stop] for leaf, (_, stop) in zip(self.leaves, self.spans, strict=True)]
-        found: dict[str, list[Any]] = {
-            name: [completion_text(self.world, ids) for ids in kept],
-            f"{name}_ids": [ids.tolist() for ids in kept],
-        }
-        return found if whole else found | {f"{name}_span": self.spans.tolist()}

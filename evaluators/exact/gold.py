@@ -43,9 +43,9 @@ def places(world: World, rows: Rows) -> Iterator[tuple[Any, int]]:
         BadInput: A completion is not of this world.
     """
     reasons = column(rows, "finish_reason") if "finish_reason" in rows.column_names else ["stop"] * len(rows)
-    texts = zip(column(rows, "completion"), reasons, strict=True)
-    ids = [_ids(world, text, reason != "length") for text, reason in texts]
-    return zip(column(rows, "prompt"), world.leaves.place(np.array(ids)), strict=True)
+    texts = list(zip(column(rows, "completion"), reasons, strict=True))
+    ids = {one: _ids(world, one[0], one[1] != "length") for one in set(texts)}  # most come more than once
+    return zip(column(rows, "prompt"), world.leaves.place(np.array([ids[one] for one in texts])), strict=True)
 
 
 def _ids(world: World, text: str, ended: bool) -> list[int]:

@@ -90,7 +90,7 @@ def preference_model(task: Task, prompts: tuple[Rows, Rows], lab: Lab, clamp: fl
 
 def under_principles(rows: Rows, task: Task, lab: Lab) -> Rows:
     """Add the ``principle`` that each row is compared by, drawn for each."""
-    drawn = [draw(task.principles, lab, "comparison", prompt_id).criterion for prompt_id in rows["prompt_id"]]
+    drawn = [draw(task.principles, lab, "comparison", prompt_id).criterion for prompt_id in rows["prompt_id"][:]]
     return rows.add_column("principle", drawn)
 
 

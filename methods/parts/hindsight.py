@@ -48,7 +48,7 @@ def checked(scored: Rows) -> Rows:
 
 
 def _stopped(rows: Rows) -> NDArray[np.bool_]:
-    return np.array([reason == "stop" for reason in rows["finish_reason"]])
+    return np.array([reason == "stop" for reason in rows["finish_reason"][:]])
 
 
 def tally(rows: Rows, grades: int) -> dict[str, int]:
@@ -64,7 +64,7 @@ def relabelled(rows: Rows, grades: Sequence[str]) -> Rows:
     """
     told: dict[str, list[object]] = {f"prompt_{k}": instructed(rows, one)["prompt"][:] for k, one in enumerate(grades)}
     own = [told[f"prompt_{grade}"][place] for place, grade in enumerate(rows["grade"][:])]
-    return _with(rows, {**told, "prompt_own": own, "sampled_logp": [sum(logps) for logps in rows["logps"]]})
+    return _with(rows, {**told, "prompt_own": own, "sampled_logp": [sum(logps) for logps in rows["logps"][:]]})
 
 
 def _with(rows: Rows, columns: Mapping[str, Sequence[object]]) -> Rows:

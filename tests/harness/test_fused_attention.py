@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from alignarena.harness.attention import BLOCKS, PackedLayout
 from alignarena.harness.blocks import with_prefix
@@ -37,6 +46,7 @@ def is_fused(layer: nn.Module) -> bool:
     (LlamaConfig, LlamaForCausalLM, {}),
     (LlamaConfig, LlamaForCausalLM, {"attention_bias": True}),
     (MistralConfig, MistralForCausalLM, {"sliding_window": 3}),
+    (PhiConfig, PhiForCausalLM, {}),  # turns a part of each head; another name for the last projection
 ])  # fmt: skip
 def test_it_is_the_models_own(
     config: Callable[..., Any], model: Callable[..., Any], changes: dict[str, Any], dtype: torch.dtype
@@ -47,7 +57,8 @@ def test_it_is_the_models_own(
         layer.to(dtype).q_proj.weight.requires_grad_()
         layer.k_proj.weight.requires_grad_()
     layout = PackedLayout(with_prefix(2, [(5, (3, 4)), (4, (2,))]))
-    angles = torch.rand(1, layout.place.numel(), 2).mul(6).repeat(1, 1, 2)
+    turned = getattr(plain, "rotary_ndims", plain.head_dim)
+    angles = torch.rand(1, layout.place.numel(), turned // 2).mul(6).repeat(1, 1, 2)
     hidden = torch.randn(1, layout.place.numel(), 24, dtype=dtype)
     turn = angles.cos().to(dtype), angles.sin().to(dtype)
     found = []
