@@ -1,6 +1,6 @@
 """Imports of the large libraries, kept from Python's collector of cycles.
 
-It walks over every object again and again while torch and transformers are imported, which was a quarter of the time,
+It walks over every object again and again while torch and transformers are imported, which was a fifth of the time,
 and over all that they made whenever a fit has made enough rows, a fourteenth of a fit (docs/performance.md).
 """
 

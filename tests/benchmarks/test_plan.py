@@ -206,6 +206,29 @@ def test_what_is_held_out_is_read_but_not_trained_on() -> None:
         counted(Fixed(rows), validation_share=0.05)
 
 
+@dataclass(frozen=True)
+class Alternating:
+    """Rows of 5 tokens in even phases and of 7 in odd ones; the first phase has as many again."""
+
+    phases: int
+    value_start: None = None
+
+    def rows(self, phase: int, policy: Any, lab: Any) -> Dataset:
+        text = "y y" if phase % 2 == 0 else "y y y y"
+        return Dataset.from_list([{"prompt_id": f"{phase}/{i}", "prompt": "x", "completion": text}
+                                  for i in range(8 if phase == 0 else 4)])  # fmt: skip
+
+
+@pytest.mark.parametrize("phases", [1, 2, 8, 9, 300])
+def test_of_many_phases_some_are_counted_and_the_others_cost_what_these_did(phases: int) -> None:
+    sizes = Sizes(max_new_tokens=4, parameters=1, prompt=lambda _: 3, completion=lambda text: len(text.split()))
+    lab = CountingLab(sizes=sizes)
+    lab.fit(CountedPolicy("base"), Alternating(phases), SFTLoss(), Schedule(batch_size=2))
+    assert lab.total.optimizer_steps == 4 + 2 * (phases - 1)
+    exact = sum((8 if phase == 0 else 4) * (5 if phase % 2 == 0 else 7) for phase in range(phases))
+    assert lab.total.trained_tokens == (exact if phases <= 8 else pytest.approx(exact, rel=0.03))
+
+
 def test_what_is_asked_for_twice_is_counted_once() -> None:
     rows = Dataset.from_list([{"prompt_id": f"p{i}", "prompt": "x", "completion": "y y"} for i in range(8)])
     sizes = Sizes(max_new_tokens=4, parameters=1, prompt=lambda _: 3, completion=lambda text: len(text.split()))

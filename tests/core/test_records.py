@@ -11,6 +11,15 @@ def test_ledgers_add_counts_and_keep_the_larger_peak() -> None:
     assert first + Ledger() == first
 
 
+def test_ledgers_subtract_and_multiply_counts_and_keep_the_peak() -> None:
+    first = Ledger(completions=3, labels=1.5, seconds=2.0, peak_memory_mib=700.0)
+    more = Ledger(completions=7, labels=2.0, seconds=3.0, peak_memory_mib=800.0)
+    assert more - first == Ledger(completions=4, labels=0.5, seconds=1.0, peak_memory_mib=800.0)
+    times = first.times(2.5)
+    assert times == Ledger(completions=8, labels=3.75, seconds=5.0, peak_memory_mib=700.0)
+    assert isinstance(times.completions, int)
+
+
 def test_a_ledger_survives_its_file() -> None:
     ledger = Ledger(prompts=2, flops=1e12)
     assert Ledger.from_dict(ledger.to_dict()) == ledger
