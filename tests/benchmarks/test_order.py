@@ -1,6 +1,7 @@
 """The suite of the order of stages: its arms draw and score equally, as a dry run counts them."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ class Calls(CountingLab):
     """Counts the completions that a reward model scores, each set of rows once, as it is paid for."""
 
     scored: Counter[str] = field(default_factory=Counter)
+
+    def _phases(self, phases: int) -> Iterator[int]:
+        yield from range(phases)  # all of them: nobody multiplies what is counted here
 
     def score(self, rows: Any, scorer: Any) -> Any:
         key = self._key(rows, scorer)
