@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alignarena.arguments import Parser, names, seeds, setting
 from alignarena.core.errors import AlignArenaError, BadInput
 from alignarena.core.files import dump_json
+from alignarena.core.imports import import_once
 from alignarena.listing import LISTS, print_table
 
 if TYPE_CHECKING:
@@ -173,8 +174,6 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from alignarena.core.imports import import_once
-
     import_once("alignarena.benchmarks.study")
     from alignarena import run
     from alignarena.core.registry import load_file

@@ -72,9 +72,10 @@ class Phase:
         for name, (output, variant) in passes.items():
             if name in needs:
                 self.frozen[name] = self._before_the_first_step(output, variant, micro)
-        alone = [part.collator for part in micro if part.collator.items == self.items]
-        everything = alone or [Collator(self.items, sequences_of(self.items), fit.backbone.tokens)]
-        prepared = fit.loss.prepare(self._batch(everything[0]), state)
+        # one micro-batch may hold all rows, in their order: what collates it need not be made again
+        everything = next((part.collator for part in micro if part.collator.items == self.items), None)
+        everything = everything or Collator(self.items, sequences_of(self.items), fit.backbone.tokens)
+        prepared = fit.loss.prepare(self._batch(everything), state)
         self.prepared = {name: value.cpu() for name, value in prepared.items()}
 
     def _before_the_first_step(self, output: Output, variant: str, micro: list[MicroBatch]) -> Table:
