@@ -62,6 +62,15 @@ def test_completions_are_drawn_from_the_mixture(share: float) -> None:
     assert (distance < 0.04).all()  # 16,000 draws over 40 leaves: .02 by chance
 
 
+@pytest.mark.parametrize("kind", ["return", "regret"])
+def test_a_segments_text_ends_where_its_tokens_do(kind: Any) -> None:
+    world = replace(WORLD, feedback_kind=kind)
+    for row in rows_of(stream(world)):
+        for side in SIDES:
+            assert len(row[f"{side}_ids"]) == row[f"{side}_span"][1]
+            assert row[side].split() == [f"t{token}" for token in row[f"{side}_ids"] if token < world.tokens]
+
+
 def test_both_completions_are_drawn_alike() -> None:
     rows = rows_of(stream(pairs=4000))
     better = [row["probability"] for row in rows]
