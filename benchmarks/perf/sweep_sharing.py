@@ -11,11 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alignarena.benchmarks.jobs import chosen_jobs
+from alignarena.benchmarks.suite import load_suite
 from alignarena.core.errors import AlignArenaError, RunFailed
 from alignarena.core.files import read_json, write_json
 
@@ -36,11 +39,17 @@ class Cost:
 def sweep_sharing(name: str, methods: Sequence[str], bar: float) -> dict[str, Any]:
     """Return the cost of a sweep of the quickstart over the summed cost of its trained methods run alone.
 
+    These go side by side, each in one job, as many at a time as the sweep runs cells: both sides have the same threads
+    and the same neighbours, and the seconds of each are summed.
+
     Raises:
         RunFailed: A run did not finish.
     """
     together = _run("quickstart", ["--methods", ",".join(methods)])
-    alone = {one: _run("quickstart", ["--methods", one]) for one in methods if one not in _SAMPLED_ONLY}
+    trained = [one for one in methods if one not in _SAMPLED_ONLY]
+    with ThreadPoolExecutor(chosen_jobs(None, methods, (), load_suite("quickstart").threads)) as pool:
+        costs = pool.map(lambda one: _run("quickstart", ["--methods", one, "--jobs", "1"]), trained)
+        alone = dict(zip(trained, costs, strict=True))
     sums = {kind: sum(getattr(cost, kind) for cost in alone.values()) for kind in ("seconds", "cpu_seconds")}
     return {
         "name": name, "suite": "quickstart", "rows": list(methods),

@@ -13,8 +13,9 @@ def test_shares_are_of_wall_and_of_cpu_seconds(name, bar, met, monkeypatch, tmp_
     asked = []
 
     def run(suite, options):
-        (flag, methods) = options
+        flag, methods, *jobs = options
         assert (suite, flag) == ("quickstart", "--methods")
+        assert jobs == (["--jobs", "1"] if asked else [])  # alone: one job, beside others
         asked.append(methods.split(","))
         return Cost(60.0, 100.0) if len(asked) == 1 else Cost(50.0, 50.0)
 
@@ -22,7 +23,7 @@ def test_shares_are_of_wall_and_of_cpu_seconds(name, bar, met, monkeypatch, tmp_
     assert sweep_sharing.main(["--out", str(tmp_path), "--only", name]) == 0
     found = json.loads((tmp_path / "sweep.json").read_text())[name]
     rows, *alone = asked
-    assert [one for (one,) in alone] == [row for row in rows if row not in ("base", "best_of_n", "prompted")]
+    assert sorted(one for (one,) in alone) == sorted(set(rows) - {"base", "best_of_n", "prompted"})
     assert (found["ratio"], found["cpu_ratio"]) == (60 / (50 * len(alone)), 100 / (50 * len(alone)))
     assert (found["bar"], found["met"]) == (bar, met)
     assert found["alone"]["dpo"] == {"seconds": 50.0, "cpu_seconds": 50.0}
