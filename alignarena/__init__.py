@@ -1,4 +1,4 @@
-"""alignarena: head-to-head comparisons of alignment methods at equal, measured budget."""
+"""alignarena: head-to-head comparisons of alignment methods with the same start, data and feedback."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ def run(suite: str, **overrides: Any) -> ShownResults:
         BadInput: The suite, a method or the folder does not fit.
         RunFailed: A method or a variant failed; the others are finished and in the report.
     """
+    from alignarena.benchmarks.jobs import processes
     from alignarena.benchmarks.study import run as run_suite
     from alignarena.reports.page import write_report
 
     folder, failed = run_suite(suite, **overrides)
-    write_report([folder])
+    if processes().is_main_process:  # of several, one writes and the others read
+        write_report([folder])
+    processes().wait_for_everyone()
     if failed:
         cells = [one for one in failed if os.path.isdir(os.path.join(folder, one))]  # not whole variants, with reasons
         said = f"see FAILED in {folder}/{cells[0]}" if cells else "put that right"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignarena.arguments import Parser, names, seeds, setting
 from alignarena.core.errors import AlignArenaError, BadInput
-from alignarena.core.files import dump_json
+from alignarena.core.files import UNWRITABLE, dump_json
 from alignarena.core.imports import import_once
 from alignarena.listing import LISTS, print_table
 
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno in UNWRITABLE:
+            return _fail(f"{error}; name a folder of your own (--out for a run, ALIGNARENA_CACHE for the cache)", 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _fail(f"{error}; free some space, then run the same command again (what was computed is kept)", 1)
@@ -176,6 +178,7 @@ def _list(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     import_once("alignarena.benchmarks.study")
     from alignarena import run
+    from alignarena.benchmarks.jobs import processes
     from alignarena.core.registry import load_file
 
     methods, files = args.methods, [name for name in args.methods or () if name.endswith(".py")]
@@ -187,7 +190,8 @@ def _run(args: argparse.Namespace) -> int:
 
         print(dry_run(args.suite, **given))
         return 0
-    return _show(run(args.suite, out=args.out, jobs=args.jobs, **given))
+    results = run(args.suite, out=args.out, jobs=args.jobs, **given)
+    return _show(results) if processes().is_main_process else 0
 
 
 def _score(args: argparse.Namespace) -> int:

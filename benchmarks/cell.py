@@ -18,7 +18,7 @@ from alignarena.benchmarks.suite import Suite, suite_digest
 from alignarena.benchmarks.trackers import report_curves
 from alignarena.core.contract import Judge, Lab, Method, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.digest import digest
-from alignarena.core.errors import BudgetUsedUp
+from alignarena.core.errors import BadInput, BudgetUsedUp, RunFailed
 from alignarena.core.files import atomic_write, write_json
 from alignarena.evaluators.heldout_reward import linear_reward_model
 from alignarena.evaluators.registry import evaluate
@@ -156,17 +156,20 @@ def aligned(start: Start, bench: Bench, method: Method) -> tuple[Policy, Harness
     Returns:
         The policy (where the budget ended a method between its fits, its last one), the lab, and what ended it:
         ``finished`` or ``budget``.
+
+    Raises:
+        RunFailed: The method cannot go on, or not with this suite.
     """
     lab = start.cell_lab(bench.sft)
-    stopped = "finished"
     try:
         policy = method.align(start.task(bench.sft, lab), lab)
     except BudgetUsedUp:
-        policy, stopped = lab.account.last_policy or bench.sft, "budget"
+        policy = lab.account.last_policy or bench.sft
+    except BadInput as error:
+        raise RunFailed(str(error)) from error  # to this method: what all have in common was made before
     lab.settle(policy)
-    if any(stage.get("stopped") == "budget" for stage in lab.account.stages):
-        stopped = "budget"
-    return policy, lab, stopped
+    cut_short = any(stage.get("stopped") == "budget" for stage in lab.account.stages)
+    return policy, lab, "budget" if lab.account.used_up or cut_short else "finished"
 
 
 def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunFolder) -> None:

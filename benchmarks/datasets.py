@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignarena.benchmarks import hh, preferences
@@ -67,6 +69,7 @@ class DatasetEntry:
     human_pairs: bool
     load: Callable[[DataConfig, TooLong], Splits]
     scorers: Callable[[DataConfig], dict[str, Scorer]] = lambda config: {}  # what a simulated annotator may rank by
+    files: Callable[[DataConfig], list[Path]] = lambda config: []  # of the user's own that it is read from
     model: Callable[[DataConfig, ModelConfig], str] | None = None  # the folder of its own base model
     unmade_model: Callable[[DataConfig, ModelConfig], UnmadeModel] | None = None  # given with it
     goal: str = ""  # what its annotator likes, in words
@@ -193,16 +196,30 @@ DATASETS = {
             False,
             exact.load,
             exact.scorers,
-            exact.model,
-            exact.unmade,
-            GOAL,
-            GRADES,
-            exact.labeler,
-            exact.reviser,
-            exact.principles,
+            model=exact.model,
+            unmade_model=exact.unmade,
+            goal=GOAL,
+            grades=GRADES,
+            labeler=exact.labeler,
+            reviser=exact.reviser,
+            principles=exact.principles,
         ),
-        DatasetEntry("hh-rlhf", f"human preferences over dialogues ({hh.REPOSITORY})", tuple(hh.AXES), True, hh.load),
-        DatasetEntry("preferences", "your own JSONL or CSV of prompt, chosen, rejected", (), True, preferences.load),
+        DatasetEntry(
+            "hh-rlhf",
+            f"human preferences over dialogues ({hh.REPOSITORY})",
+            tuple(hh.AXES),
+            True,
+            hh.load,
+            files=hh.files,
+        ),
+        DatasetEntry(
+            "preferences",
+            "your own JSONL or CSV of prompt, chosen, rejected",
+            (),
+            True,
+            preferences.load,
+            files=preferences.files,
+        ),
     )
 }
 
@@ -211,6 +228,19 @@ def model_of(data: DataConfig, model: ModelConfig) -> ModelConfig:
     """Return a suite's model; that of the dataset, where it brings its own."""
     bring = DATASETS[data.dataset].model
     return replace(model, model_name_or_path=bring(data, model)) if bring else model
+
+
+def files_digest(config: DataConfig) -> str | None:
+    """Return a digest of the bytes of the user's own files that a dataset is read from; ``None`` where none is there.
+
+    The built-in data need none: a change to them raises a suite's revision.
+    """
+    hashed = hashlib.sha256()
+    found = [path for path in DATASETS[config.dataset].files(config) if path.is_file()]
+    for path in found:
+        with path.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()[:32] if found else None
 
 
 def load_dataset_splits(config: DataConfig, *, too_long: TooLong = lambda prompt, completion: False) -> Splits:

@@ -43,6 +43,14 @@ def _sources(config: DataConfig) -> Iterator[Source]:
             yield Source(name, rows, parse_pair, f"hh-{axis}", axis, kind)
 
 
+def files(config: DataConfig) -> list[Path]:
+    """Return the files of the user's that are read; none where the Hub is asked."""
+    folder = Path(config.path).expanduser() if config.path else find_folder(None)
+    names = [name for axis in config.axes or AXES for part in config.source_splits
+             for name in _candidates(AXES[axis], part)]  # fmt: skip
+    return [folder / name for name in names] if folder else []
+
+
 def find_folder(path: str | None) -> Path | None:
     """Return the folder that holds the data, or ``None`` where the Hub is to be asked.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from alignarena.core import registry
 from alignarena.core.errors import BadInput
@@ -22,6 +23,13 @@ _CORES_A_JOB = 8
 _MIB_A_JOB = 5632  # what the largest worker of the quickstart holds at its peak (5,465)
 # What a launcher tells the one process it started: workers that believed it would all meet at its port.
 _OF_A_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def processes() -> PartialState:
+    """Return the processes of this launch. On CPUs accelerate takes each for one alone, unless it is told of them."""
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=launched and on_cpu)
 
 
 def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str | Path], most_threads: int = 0) -> int:
@@ -40,11 +48,11 @@ def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str |
         raise BadInput(f"--jobs {asked}: must be at least 1")
     if asked == 1:
         return 1
-    processes, only_here = PartialState().num_processes, list(_only_here(methods, files))
+    several, only_here = processes().num_processes, list(_only_here(methods, files))
     if asked is None:
-        return 1 if processes > 1 or only_here else _jobs_of_this_machine(most_threads)
-    if processes > 1:
-        raise BadInput(f"--jobs {asked}: the {processes} processes of this launch share every cell; leave one out")
+        return 1 if several > 1 or only_here else _jobs_of_this_machine(most_threads)
+    if several > 1:
+        raise BadInput(f"--jobs {asked}: the {several} processes of this launch share every cell; leave one out")
     if only_here:
         raise BadInput(
             f"--jobs {asked}: the method {only_here[0]!r} is known to this process alone; put it in a file of its own "
@@ -54,7 +62,7 @@ def chosen_jobs(asked: int | None, methods: Iterable[str], files: Sequence[str |
 
 
 def _jobs_of_this_machine(most_threads: int) -> int:
-    kind = PartialState().device.type
+    kind = processes().device.type
     if kind == "cuda":
         return torch.cuda.device_count()
     if kind != "cpu":

@@ -32,6 +32,11 @@ def load(config: DataConfig, too_long: TooLong) -> Splits:
     return split_pairs(config, [Source(config.path, rows, parse, "preferences")], too_long)
 
 
+def files(config: DataConfig) -> list[Path]:
+    """Return the file at ``data.path``."""
+    return [Path(config.path).expanduser()] if config.path else []
+
+
 def parse_pair(row: Row, *, conversational: bool, margins: bool) -> Pair:
     """Check one row.
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from alignarena.benchmarks import plan, rescore, sweep
-from alignarena.benchmarks.jobs import own_threads
+from alignarena.benchmarks.jobs import own_threads, processes
 from alignarena.benchmarks.suite import Suite
 from alignarena.benchmarks.suite_file import variants_of
 from alignarena.core.errors import AlignArenaError, BadInput
@@ -47,7 +45,7 @@ def run(
     plans = {variant: sweep.planned(f"{suite}/{variant}", **given) for variant in variants}  # all, before any begins
     name = _study_name(plans[variants[0]])
     folder = Path(out) if out else Path("runs") / name
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         _claim_folder(folder, name, variants)
     return folder, _run_variants(suite, variants, folder, jobs=jobs, **given)
 

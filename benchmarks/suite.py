@@ -87,7 +87,7 @@ class Suite:
     revision: int = 1  # raised when a change makes results incomparable with earlier ones
     summary: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
-    sampling: Sampling = field(default_factory=Sampling)  # of every method's completions, in training and evaluation
+    sampling: Sampling = field(default_factory=Sampling)  # of answers in evaluation; training draws at temperature 1
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     sft: Schedule = field(default_factory=Schedule)
     reward_model: RewardModelling = field(default_factory=RewardModelling)  # of every method that fits one
@@ -124,6 +124,9 @@ class Suite:
         for section, sampling in (("sampling", self.sampling), ("feedback.sampling", self.feedback.sampling)):
             if (sampling.max_new_tokens or 0) > self.model.max_new_tokens:
                 raise BadInput(f"{section}.max_new_tokens: more than model.max_new_tokens")
+        if "kl" in self.evaluators and replace(self.sampling, max_new_tokens=None) != Sampling():
+            raise BadInput("sampling: the evaluator 'kl' is of answers drawn at temperature 1 from all tokens; leave "
+                           "kl out of evaluators, or sampling as it is")  # fmt: skip
 
 
 def load_suite(

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from alignarena.benchmarks.cell import Bench, cell_digest, run_cell
-from alignarena.benchmarks.datasets import load_dataset_splits, model_of
+from alignarena.benchmarks.datasets import files_digest, load_dataset_splits, model_of
 from alignarena.benchmarks.heldout import reward_model_table
-from alignarena.benchmarks.jobs import chosen_jobs, own_threads, threads
+from alignarena.benchmarks.jobs import chosen_jobs, own_threads, processes, threads
 from alignarena.benchmarks.labeler_check import labeler_table
 from alignarena.benchmarks.measured import write_measured
 from alignarena.benchmarks.provenance import now, provenance
@@ -113,7 +112,7 @@ class Sweep:
     ) -> None:
         self.plan, self.folder, self.files, self.cache = plan, folder, files, cache or Cache()
         check_tracker(plan.report_to)
-        self._is_main = PartialState().is_main_process  # only the first process writes to the folder
+        self._is_main = processes().is_main_process  # only the first process writes to the folder
         self._notes_provenance = notes_provenance and self._is_main
         self.progress = StageProgress(silent=not self._is_main)
         if self._is_main:
@@ -178,18 +177,19 @@ class Sweep:
             AlignArenaError: What would fail every method alike: shared work, a wrong input, a full disk.
         """
         with self._full_disk_explained():
-            ready = self._prepared(seed)
+            ready, done = self._prepared(seed), True
             try:
                 if self._is_main:
-                    self.folder.mark(name, seed, "RUNNING")
+                    self.folder.begin_cell(name, seed)
                 run_cell(*ready, name, self.methods[name], self.folder)
             except Exception as error:
-                if _ends_the_run(error):
+                if _ends_the_run(error) or _may_be_of_one_process(error):
                     raise
                 if self._is_main:
                     self.folder.fail_cell(name, seed, f"{type(error).__name__}: {error}", traceback.format_exc())
-                return False
-        return True
+                done = False
+            processes().wait_for_everyone()  # what the first one writes of a cell, all may read
+        return done
 
     def share(self, seed: int) -> None:
         """Make what the cells of a seed have in common: it is then in the cache when several of them look for it.
@@ -277,13 +277,16 @@ class Sweep:
             _, bench = self.seed(seed)
             self.progress.cell = f"shared/{seed}"
             extra = self._extra(bench)  # every process has a share in this
-            if not self._is_main:
-                return
-            for name, table in extra.items():
-                self.folder.write_json(f"extra/{name}.json", table)
-            self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
-            write_measured(self.folder)
-            self.folder.write_results_parquet()
+            if self._is_main:
+                self._write_end(extra)
+            processes().wait_for_everyone()
+
+    def _write_end(self, extra: Mapping[str, Any]) -> None:
+        for name, table in extra.items():
+            self.folder.write_json(f"extra/{name}.json", table)
+        self.folder.write_json("provenance.json", {**self.folder.provenance, "finished": now()})
+        write_measured(self.folder)
+        self.folder.write_results_parquet()
 
     def _extra(self, bench: Bench) -> dict[str, Any]:
         """Return the tables of a run beside its cells."""
@@ -323,10 +326,28 @@ class Sweep:
             self.folder.update_status(cells={})
         merged = resolved(self.plan)
         if known:
+            self._refuse_mixtures()
             merged["methods"] = {**self.folder.suite.get("methods", {}), **merged["methods"]}
             merged["seeds"] = sorted({*self.folder.suite.get("seeds", ()), *merged["seeds"]})
         self.folder.write_suite(merged)
-        self.folder.update_status(suite_digest=digest)
+        self.folder.update_status(suite_digest=digest, data_files=files_digest(self.plan.data))
+
+    def _refuse_mixtures(self) -> None:
+        """Refuse a folder whose finished cells would be compared with, or averaged over, what was made otherwise.
+
+        Raises:
+            BadInput: The user's data changed since, or another seed of a method has other settings.
+        """
+        folder, done = self.folder.path, [cell for cell in self.folder.cells() if self.folder.state(*cell) == "DONE"]
+        was, now = self.folder.status.get("data_files"), files_digest(self.plan.data)
+        if done and was and now and was != now:
+            raise BadInput(f"{folder} was made from other rows than the data files hold now; choose another --out")
+        for name, seed in done:
+            if name in self.methods and seed not in self.plan.seeds and not self._done(name, seed):
+                raise BadInput(
+                    f"{folder} holds {name}/{seed}, made by other settings, evaluators or code of {name}, which one "
+                    "table may not mix; choose another --out, or run all its seeds again with --seeds"
+                )
 
 
 @contextmanager
@@ -342,6 +363,14 @@ def _left_to_the_cells() -> Iterator[None]:
 def _ends_the_run(error: Exception) -> bool:
     """Tell whether an error is no method's failure: a wrong input or a full disk fails every method alike."""
     return isinstance(error, BadInput) or _disk_is_full(error)
+
+
+def _may_be_of_one_process(error: Exception) -> bool:
+    """Tell whether the other processes of a launch may know nothing of an error, and would wait for this one forever.
+
+    Out of memory is such a one. The launcher ends the others, and the same command goes on from what is done.
+    """
+    return processes().num_processes > 1 and isinstance(error, RuntimeError)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -52,12 +52,14 @@ class BestOfNPolicy:
 
     def complete(self, lab: Lab, rows: Rows, n: int, *, stream: str, sampling: Sampling) -> Rows:
         """Answer each prompt n times, each time with the best of ``self.n`` fresh draws."""
-        drawn = lab.score(lab.sample(self.policy, rows, n * self.n, stream=stream, sampling=sampling), self.scorer)
+        # of a stream of their own: a first candidate that is the SFT policy's own answer would tie with it
+        candidates = lab.sample(self.policy, rows, n * self.n, stream=f"{stream} candidates", sampling=sampling)
+        drawn = lab.score(candidates, self.scorer)
         answers: list[dict[str, Any]] = []
         for group in by_prompt(drawn):
             for index in range(n):
-                candidates = group[index * self.n : (index + 1) * self.n]
-                best = best_row(candidates, lab)
-                tokens = sum(len(row["completion_ids"]) for row in candidates)
+                of_one = group[index * self.n : (index + 1) * self.n]
+                best = best_row(of_one, lab)
+                tokens = sum(len(row["completion_ids"]) for row in of_one)
                 answers.append({**best, "sample": index, "inference_tokens": tokens})
         return Dataset.from_list(answers).remove_columns("score")

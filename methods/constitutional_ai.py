@@ -3,7 +3,8 @@
 Differs from the paper: the first answers are the SFT policy's, not those of a helpful-only model of earlier RLHF, and
 the critiques the reviser's, by default the base model's at temperature .3; every comparison is shown to the labeler in
 both orders, or graded one by one where the labeler does so, without solved examples; in a task without red-team prompts
-all prompts are revised and compared, and nothing else is mixed in; the reward model starts from the SFT policy and is
+all prompts are revised and compared, and nothing else is mixed in; revisions are imitated for 4 epochs at a falling
+rate, not once at a constant one; the reward model starts from the SFT policy and is
 standardised on its samples; principles and examples are our own; no prompts are generated; LoRA adapters and AdamW.
 """
 

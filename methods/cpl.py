@@ -13,7 +13,7 @@ from alignarena.core.contract import Lab, Policy, PreferenceStream, Schedule, Ta
 from alignarena.core.registry import method
 from alignarena.methods.parts.experience import Fixed, pairs_of
 from alignarena.methods.parts.regret_losses import CPLLoss, KWiseCPLLoss
-from alignarena.methods.parts.rows import with_repeats_named
+from alignarena.methods.parts.rows import untied, with_repeats_named
 
 
 @method("cpl", paper="arXiv:2310.13639", family="offline")
@@ -34,7 +34,7 @@ class CPL:
         """Contrast the two segments of every preference; a stream without end has pairs only, and no ties."""
         preferences, scores = task.preferences["overall"], (self.alpha, self.bias, self.gamma, self.to_reference)
         if self.k_wise and not isinstance(preferences, PreferenceStream):
-            ranked = Fixed(with_repeats_named(preferences))
+            ranked = Fixed(with_repeats_named(preferences if self.label_ties else untied(preferences)))
             return lab.fit(task.policy, ranked, KWiseCPLLoss(*scores, self.bc_coef, self.label_ties), self.schedule)
         pairs = pairs_of(preferences, self.label_ties)
         return lab.fit(task.policy, pairs, CPLLoss(*scores, self.bc_coef, soft=pairs.soft), self.schedule)

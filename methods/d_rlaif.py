@@ -2,7 +2,8 @@
 
 Differs from the paper: grades 0 to 9 instead of 1 to 10, so that each is one token; the KL penalty stands in the
 return, which has the gradient of the paper's loss term and less variance; completions are sampled at temperature 1, not
-.9; one that does not end loses `missing_eos_penalty`; LoRA adapters and AdamW instead of all weights and Adafactor.
+.9; one that does not end loses `missing_eos_penalty`; a phase has two steps, the second a little off-policy and not
+reweighed; LoRA adapters and AdamW instead of all weights and Adafactor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Group relative policy optimisation, GRPO (Shao et al., 2024; arXiv:2402.03300).
 
 Differs from the paper: outcome supervision only (one score a completion, none a step); a frozen reward model, fitted
-once and standardised on SFT samples; the SFT policy stays the reference model; groups of 4 instead of 64; a completion
-that does not end loses `missing_eos_penalty` of its score; LoRA adapters instead of all weights.
+once and standardised on SFT samples; the SFT policy stays the reference model; groups of 4 instead of 64, two steps a
+phase instead of one; a completion that does not end loses `missing_eos_penalty` of its score; LoRA adapters instead of
+all weights.
 """
 
 from __future__ import annotations

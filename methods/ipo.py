@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alignarena.core.contract import Lab, Policy, Schedule, Task
+from alignarena.core.errors import BadInput
 from alignarena.core.registry import method
 from alignarena.methods.parts.experience import pairs_of
 from alignarena.methods.parts.losses import IPOLoss
@@ -22,6 +23,15 @@ class IPO:
 
     beta: float = 0.1  # larger keeps the policy closer to the reference model
     schedule: Schedule = Schedule(learning_rate=1e-4, num_train_epochs=2, lr_scheduler_type="linear", warmup_ratio=0.1)
+
+    def __post_init__(self) -> None:
+        """Check the aim.
+
+        Raises:
+            BadInput: beta is not positive: the aim is 1 / (2 beta).
+        """
+        if self.beta <= 0:
+            raise BadInput(f"ipo: beta must be above 0, got {self.beta}")
 
     def align(self, task: Task, lab: Lab) -> Policy:
         """Fit the policy to the preferences; the SFT policy is the reference model."""

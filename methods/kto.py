@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alignarena.core.contract import Lab, Policy, Schedule, Task
+from alignarena.core.errors import BadInput
 from alignarena.core.registry import method
 from alignarena.methods.parts.experience import pairs_of
 from alignarena.methods.parts.offline_losses import KTOLoss
@@ -27,6 +28,15 @@ class KTO:
     undesirable_weight: float = 1.0  # lambda_U
     mismatched: int = 4  # completions of other prompts that a prompt's reference point is estimated from
     schedule: Schedule = Schedule(learning_rate=1e-4, num_train_epochs=2, lr_scheduler_type="linear", warmup_ratio=0.1)
+
+    def __post_init__(self) -> None:
+        """Check the reference point.
+
+        Raises:
+            BadInput: It would be estimated from no completion.
+        """
+        if self.mismatched < 1:
+            raise BadInput(f"kto: mismatched must be at least 1, got {self.mismatched}")
 
     def align(self, task: Task, lab: Lab) -> Policy:
         """Fit the policy to the completions one by one; the SFT policy is the reference model."""

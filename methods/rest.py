@@ -61,7 +61,8 @@ class ReST:
 
     def _improved(self, policy: TrainablePolicy, rows: Rows, first: list[float], lab: Lab) -> TrainablePolicy:
         """Imitate what exceeds one threshold after the other, until nothing does."""
-        reward = filters.own_quantiles(rows) if self.per_prompt else filters.quantiles(rows["score"][:], first)
+        own = self.per_prompt
+        reward = filters.own_quantiles(rows, first) if own else filters.quantiles(rows["score"][:], first)
         lab.note(mean_reward=float(reward.mean()), informative_prompts=filters.informative(rows))
         for step, threshold in enumerate(self.thresholds):
             kept = reward > threshold

@@ -2,8 +2,9 @@
 
 Differs from the paper: the KL penalty stands in the return, which has the gradient of the paper's loss term and less
 variance; rewards are standardised on samples of the SFT policy; pairs are two samples of the SFT policy; completions
-are sampled at temperature 1, not .9; one that does not end loses `missing_eos_penalty`; no checkpoint is chosen by a
-judge; LoRA adapters and AdamW instead of all weights and Adafactor.
+are sampled at temperature 1, not .9; one that does not end loses `missing_eos_penalty`; a phase has two steps, the
+second a little off-policy and not reweighed; no checkpoint is chosen by a judge; LoRA adapters and AdamW instead of
+all weights and Adafactor.
 """
 
 from __future__ import annotations

@@ -29,6 +29,15 @@ class TRLDPO:
     label_smoothing: float = 0.0  # cDPO: the share of preferences taken to be flipped
     schedule: Schedule = _OFFLINE
 
+    def __post_init__(self) -> None:
+        """Check the share of flipped labels.
+
+        Raises:
+            BadInput: It is negative, or one half and more.
+        """
+        if not 0 <= self.label_smoothing < 0.5:
+            raise BadInput(f"trl_dpo: label_smoothing must be at least 0 and below 0.5, got {self.label_smoothing}")
+
     def align(self, task: Task, lab: Lab) -> Policy:
         """Fit the policy to the preferences; the SFT policy is the reference model."""
         settings = {"beta": self.beta, "label_smoothing": self.label_smoothing}

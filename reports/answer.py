@@ -121,33 +121,54 @@ def _basis(results: Results, entries: Sequence[Entry], metric: str) -> str:
 
 
 def _apart(results: Results, labels: Sequence[str], metric: str) -> list[tuple[str, str]]:
-    """Pairs of methods that cannot be told apart, Holm's test taken over all their pairs."""
-    pairs = [(a, b) for a, b in itertools.combinations(labels, 2) if results.comparable(a, b, metric)]
-    compared = [results.compare(a, b, metric) for a, b in pairs]
+    """Pairs of methods that cannot be told apart, Holm's test taken over all that were compared, and who were not."""
+    pairs = list(itertools.combinations(labels, 2))
+    strangers = [pair for pair in pairs if not results.comparable(*pair, metric)]
+    compared = [results.compare(*pair, metric) for pair in pairs if pair not in strangers]
+    undecided = _undecided(compared)
+    if len(undecided) > _MOST_PAIRS:
+        found = [("cannot-tell", _from_the_best(results, labels, undecided, len(compared), strangers))]
+    elif undecided:
+        found = [("cannot-tell", f"Cannot be told from each other: {_pairs((one.a, one.b) for one in undecided)}.")]
+    elif compared:
+        found = [("better", f"Every {'other ' * bool(strangers)}pair among {_list(labels)} can be told apart.")]
+    else:
+        found = []
+    return [*found, *_not_compared(strangers)]
+
+
+def _undecided(compared: Sequence[Comparison]) -> list[Comparison]:
     adjusted = stats.holm([one.p_value for one in compared])
-    level = 1 - stats.LEVEL
-    undecided = [
+    return [
         one
         for one, p_value in zip(compared, adjusted, strict=True)
-        if p_value > level or one.verdict.outcome == "cannot tell"
+        if p_value > 1 - stats.LEVEL or one.verdict.outcome == "cannot tell"
     ]
-    if len(undecided) > _MOST_PAIRS:
-        return [("cannot-tell", _from_the_best(results, labels, undecided, len(pairs)))]
-    if undecided:
-        named = "; ".join(f"{one.a} and {one.b}" for one in undecided)
-        return [("cannot-tell", f"Cannot be told from each other: {named}.")]
-    if len(labels) > 1:
-        return [("better", f"Every pair among {_list(labels)} can be told apart.")]
-    return []
 
 
-def _from_the_best(results: Results, labels: Sequence[str], undecided: Sequence[Comparison], pairs: int) -> str:
+def _from_the_best(
+    results: Results,
+    labels: Sequence[str],
+    undecided: Sequence[Comparison],
+    pairs: int,
+    strangers: Sequence[tuple[str, str]],
+) -> str:
     """Of many methods only what cannot be told from the one whose mean is highest."""
     metric = undecided[0].metric
     best = max(labels, key=lambda label: results.interval(label, metric).mean)
     near = [one.b if one.a == best else one.a for one in undecided if best in (one.a, one.b)]
-    said = f"cannot be told from it: {_list(near)}" if near else "it can be told from every other"
+    known = " that it was compared with" if any(best in pair for pair in strangers) else ""
+    said = f"cannot be told from it: {_list(near)}" if near else f"it can be told from every other{known}"
     return f"Highest {METRIC_NAMES[metric]}: {best}; {said}. Of {pairs} pairs {len(undecided)} cannot be told apart."
+
+
+def _not_compared(strangers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    named = _pairs(strangers) if len(strangers) <= _MOST_PAIRS else f"{len(strangers)} pairs"
+    return [("none", f"Not compared, as they share no seed and prompt: {named}.")] if strangers else []
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{a} and {b}" for a, b in pairs)
 
 
 def _without_verdict(entries: Sequence[Entry]) -> list[tuple[str, str]]:
@@ -156,6 +177,8 @@ def _without_verdict(entries: Sequence[Entry]) -> list[tuple[str, str]]:
 
 
 def _why(entry: Entry) -> str:
+    if entry.is_baseline:
+        return f"{entry.status}: all others are compared with it"
     return f"{entry.status}: {how_it_ended(entry)}" if entry.status == "not converged" else entry.status
 
 

@@ -51,8 +51,9 @@ class Matches:
 def matches(results: Results) -> list[Matches]:
     """Return the matches of every suite that has two methods with a score which all share.
 
-    None of the exact laboratory: there each policy's reward on each prompt is known whole, so that games between two
-    of them have no chance in them and no finite rating.
+    None where SFT, which ratings are relative to, shares no prompt and seed with another. None of the exact laboratory:
+    there each policy's reward on each prompt is known whole, so that games between two of them have no chance in them
+    and no finite rating.
     """
     suites = results.by_suite().values()
     found = [_matches(results, entries, len(suites) > 1) for entries in suites]
@@ -65,6 +66,8 @@ def _matches(results: Results, entries: list[Entry], several: bool) -> Matches |
     if metric is None or setting(entries[0].folder) is not None or not results.samples(baseline, metric):
         return None
     games = judgments(results, metric, labels)
+    if baseline not in {*games["a"], *games["b"]}:
+        return None
     ratings = rate(games, baseline, n=_RESAMPLES)
     rates = {}
     for (a, b), rows in games.groupby(["a", "b"], sort=False):

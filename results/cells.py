@@ -50,7 +50,10 @@ class Cell:
 
 
 def tidy(suite: str, cells: Iterable[Cell]) -> pd.DataFrame:
-    """Return the scores of cells as one table, each row with the cluster of its prompt (the prompt itself, if none).
+    """Return the scores of cells as one table, each row with its cluster.
+
+    That is the row's own, as not all were scored on the prompts of the completions; else that of the prompt's
+    completions, else the prompt itself.
 
     Raises:
         BadInput: A score lacks a column.
@@ -70,6 +73,7 @@ def _scores(suite: str, cell: Cell) -> pd.DataFrame:
         raise BadInput(f"{cell.method}/{cell.seed}/scores.jsonl: no {missing[0]!r} in it; score the run again")
     clusters = {str(row["prompt_id"]): str(row.get("cluster") or row["prompt_id"]) for row in cell.completions}
     scores["prompt_id"] = scores["prompt_id"].astype(str)
-    scores["cluster"] = [clusters.get(prompt_id, prompt_id) for prompt_id in scores["prompt_id"]]
+    scores["cluster"] = [row.get("cluster") or clusters.get(prompt_id, prompt_id)
+                         for row, prompt_id in zip(cell.scores, scores["prompt_id"], strict=True)]  # fmt: skip
     scores = scores.assign(suite=suite, method=cell.method, seed=cell.seed)
     return scores[FRAME_COLUMNS].astype(_DTYPES)

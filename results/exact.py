@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput
 from alignarena.core.files import read_json
 from alignarena.results import stats
 
 if TYPE_CHECKING:
-    from alignarena.results.cells import Cell
     from alignarena.results.frame import Entry, Results
     from alignarena.results.stats import Interval
     from alignarena.results.store import RunFolder
@@ -60,20 +60,21 @@ def exact_table(results: Results) -> pd.DataFrame:
         KL(own target || policy), ``kl_from_optimum`` = KL(optimum || policy) and ``target_kl`` = KL(own target ||
         reference), in nats; ``NAME_trained`` is the same on trained prompts, and ``j_efficiency_target`` that of the
         own target: what the method would reach if it learnt perfectly. A divergence may be infinite; what was not
-        scored is NaN. ``labels`` are those charged, NaN in the limit. A failed cell is a row without measures. Empty
-        where nothing was scored exactly.
+        scored is NaN. ``labels`` are those charged, NaN in the limit. A failed cell is a row without measures, its
+        labels those of the method's finished cells in suites that are the same but for the world. Empty where nothing
+        was scored exactly.
     """
     means = _means(results.frame)
+    entries = [entry for entry in results.entries.values() if means and setting(entry.folder) is not None]
+    labels = {_alike(entry): cell.charged.labels for entry in entries for cell in entry.finished}
     rows = []
-    for entry in results.entries.values() if means else ():
-        suite = entry.folder.suite
-        if _setting(suite) is None:
-            continue
+    for entry in entries:
         for cell in entry.cells.values():
             if (entry.label, cell.seed) in means:
-                rows.append(_described(entry, cell, suite) | _measures(means[entry.label, cell.seed]))
+                found = _measures(means[entry.label, cell.seed])
+                rows.append(_described(entry, cell.seed, cell.charged.labels) | found)
             elif cell.state == "FAILED":
-                rows.append(_described(entry, cell, suite) | {"labels": math.nan})
+                rows.append(_described(entry, cell.seed, labels.get(_alike(entry), math.nan)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -155,14 +156,22 @@ def _means(frame: pd.DataFrame) -> dict[Any, dict[Any, float]]:
     return table.to_dict("index")
 
 
-def _described(entry: Entry, cell: Cell, suite: Mapping[str, Any]) -> dict[str, Any]:
+def _alike(entry: Entry) -> tuple[str, str]:
+    """The method and its suite, whichever the world: a cell that failed early may not have been charged its labels."""
+    suite = entry.folder.suite
+    data = {**suite["data"], "world": {**(suite["data"].get("world") or {}), "seed": None}}
+    return entry.method, digest({**suite, "name": None, "data": data})
+
+
+def _described(entry: Entry, seed: int, labels: float) -> dict[str, Any]:
+    suite = entry.folder.suite
     world = suite["data"].get("world") or {}
     return {
         "method": entry.method,
         "world": world.get("seed", 0),
-        "seed": cell.seed,
+        "seed": seed,
         "setting": _setting(suite),
-        "labels": math.nan if _setting(suite) == "limit" else cell.charged.labels,
+        "labels": math.nan if _setting(suite) == "limit" else labels,
         "beta": world.get("beta", math.nan),
         "feedback": world.get("feedback_kind", "whole"),
     }

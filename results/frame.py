@@ -265,15 +265,33 @@ def paired_by_prompt(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
 
 
 def _entries(folders: Sequence[RunFolder]) -> Iterable[Entry]:
-    groups: dict[tuple[str, str], list[RunFolder]] = {}
-    for folder in folders:
-        variant = str(folder.suite.get("name", "")).partition("/")[2]  # two may differ in hyperparameters alone
-        groups.setdefault((_suite_digest(folder), variant), []).append(folder)
-    for name, group in zip(_unique([group[0].name for group in groups.values()]), groups.values(), strict=True):
+    groups = _mergeable(folders)
+    for name, group in zip(_unique([group[0].name for group in groups]), groups, strict=True):
         prefix = f"{name}/" if len(groups) > 1 else ""
         for method, cells in _merged(group).items():
             holder = next(folder for folder in group if any(method == one for one, _ in folder.cells()))
             yield Entry(prefix + method, method, prefix + BASELINE, holder, dict(sorted(cells.items())))
+
+
+def _mergeable(folders: Sequence[RunFolder]) -> list[list[RunFolder]]:
+    """Group folders that are parts of one comparison: of one suite, and of equal settings where they share a method."""
+    suites = {folder.path: folder.suite for folder in folders}
+    groups: list[list[RunFolder]] = []
+
+    def alike(one: RunFolder, other: RunFolder) -> bool:
+        ours, theirs = suites[one.path], suites[other.path]
+        variants = {str(suite.get("name", "")).partition("/")[2] for suite in (ours, theirs)}
+        settings, others = ours.get("methods") or {}, theirs.get("methods") or {}
+        same = all((settings[method] or {}) == (others[method] or {}) for method in settings.keys() & others.keys())
+        return same and len(variants) == 1 and _suite_digest(one) == _suite_digest(other)
+
+    for folder in folders:
+        group = next((group for group in groups if all(alike(folder, other) for other in group)), None)
+        if group is None:
+            groups.append([folder])
+        else:
+            group.append(folder)
+    return groups
 
 
 def _merged(folders: Sequence[RunFolder]) -> dict[str, dict[int, Cell]]:

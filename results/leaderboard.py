@@ -60,8 +60,9 @@ def build(results: Results) -> pd.DataFrame:
     judges, trusted = judge_metrics(results), _trusted(results)
     rows = []
     for entry in results.entries.values():
-        verdicts = {"verdict_vs_sft": _verdict(entry, comparisons, better)}
-        verdicts["not_worse_than_sft"] = _not_worse(entry, margins)
+        baseline = results.entries.get(entry.baseline)
+        verdicts = {"verdict_vs_sft": _verdict(entry, baseline, comparisons, better)}
+        verdicts["not_worse_than_sft"] = _not_worse(entry, baseline, margins)
         row = _row(results, entry, comparisons.get(entry.label)) | verdicts
         for metric in judges:
             row |= _judged(results, entry.label, metric)
@@ -119,16 +120,21 @@ def _row(results: Results, entry: Entry, comparison: Comparison | None) -> dict[
     return row | {column: charged[column] for column in LEDGER_COLUMNS}
 
 
-def _verdict(entry: Entry, comparisons: Mapping[str, Comparison], outcomes: Mapping[str, str]) -> str:
+def _verdict(
+    entry: Entry, baseline: Entry | None, comparisons: Mapping[str, Comparison], outcomes: Mapping[str, str]
+) -> str:
     if entry.status == "not converged" and not entry.is_baseline:
         return "no verdict (not converged)"  # a longer run may order the methods differently
-    missing = without_verdict(entry, outcomes)
-    return missing or f"{outcomes[entry.label]} ({comparisons[entry.label].unit})"
+    missing = without_verdict(entry, baseline, outcomes)
+    if missing:
+        return missing
+    one = comparisons[entry.label]  # withheld by now where SFT itself was still improving
+    return f"no verdict ({one.withheld})" if one.withheld else f"{outcomes[entry.label]} ({one.unit})"
 
 
-def _not_worse(entry: Entry, found: Mapping[str, str]) -> str:
+def _not_worse(entry: Entry, baseline: Entry | None, found: Mapping[str, str]) -> str:
     """A run that was still improving gets this one: of what it came to so far, it says no more than it shows."""
-    return without_verdict(entry, found) or f"{found[entry.label]} (margin {margin_of(entry):g})"
+    return without_verdict(entry, baseline, found) or f"{found[entry.label]} (margin {margin_of(entry):g})"
 
 
 def _track(entry: Entry) -> str:

@@ -27,6 +27,7 @@ POWER = 0.80
 MARGIN = 0.05  # a loss to SFT that is none: a twentieth of the scale of gold and of the win rate, both 0 to 1
 _EXACT_UP_TO = 13  # 2^13 sign patterns are fewer than RESAMPLES
 _CHUNK = 1000
+_ROUNDING = 1e-12  # smaller shares than this are of floating point
 
 
 @dataclass(frozen=True)
@@ -119,19 +120,23 @@ def crossed_interval(estimates: Floats, replicates: Floats, units: int) -> Inter
     Seeds and prompts are crossed: var(mean) = var(estimates) / seeds + the variance of what seeds share, which is the
     mean covariance between two seeds' estimates when both see the same resampled clusters. Degrees of freedom after
     Satterthwaite (1946): seeds - 1 where prompts matter little, more where they matter most. Few seeds tell the two
-    parts apart badly, so the interval is never narrower than that of the seeds' estimates alone.
+    parts apart badly, so the interval is never narrower than that of the seeds' estimates alone. Seeds whose estimates
+    are equal, as counts of wins may be by chance, do not show how they vary: by as much as resamples do that they do
+    not share, at the least.
 
     Args:
         estimates: One a seed (seeds,), 2 or more.
         replicates: The same of each resample, with common draws (n, seeds).
         units: How many clusters were resampled.
     """
-    seeds = len(estimates)
-    between = float(estimates.var(ddof=1)) / seeds
-    shared = 0.0
+    seeds, spread, shared = len(estimates), float(estimates.var(ddof=1)), 0.0
     if units > 1:
         covariance = np.cov(replicates, rowvar=False) * units / (units - 1)
-        shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
+        own = float(np.trace(covariance))
+        shared = max(0.0, (float(covariance.sum()) - own) / (seeds * (seeds - 1)))
+        if spread < _ROUNDING * (own / seeds - shared):
+            spread = own / seeds - shared
+    between = spread / seeds
     alone = _t_interval(float(estimates.mean()), between, seeds - 1)
     if shared == 0:
         return alone
@@ -189,14 +194,12 @@ def not_worse_p(samples: Sequence[Sample], margin: float, n: int = RESAMPLES, se
         n: Sign flips, with one seed.
         seed: Of these.
     """
-    if len(samples) == 1:
-        [(values, clusters)] = samples
-        return sign_flip_p(np.asarray(values, dtype=float) + margin, clusters, n, seed, one_sided=True)
-    interval = mean_interval(samples)
-    raised = interval.mean + margin
-    if interval.standard_error == 0:
-        return float(raised <= 0)
-    return float(stats.t.sf(raised / interval.standard_error, len(samples) - 1))
+    raised = [(np.asarray(values, dtype=float) + margin, clusters) for values, clusters in samples]
+    if len(raised) > 1:
+        interval = mean_interval(raised)
+        if not _without_error(interval):
+            return float(stats.t.sf(interval.mean / interval.standard_error, len(raised) - 1))
+    return sign_flip_p(*_pooled(raised), n=n, seed=seed, one_sided=True)
 
 
 def paired_difference(samples: Sequence[Sample], n: int = RESAMPLES, seed: int = 0) -> Difference:
@@ -209,21 +212,20 @@ def paired_difference(samples: Sequence[Sample], n: int = RESAMPLES, seed: int =
 
     Returns:
         With one seed a claim about a checkpoint (prompt clusters resampled, sign-flip test over them); with several
-        one about the method (t-interval and t-test over the seeds' means and the clusters they share).
+        one about the method (t-interval and t-test over the seeds' means and the clusters they share; where no seed or
+        cluster differs from another there is no error to divide by, and the clusters' signs are flipped as well). The
+        verdict is that of the interval where the test agrees at 5 %.
     """
-    interval = mean_interval(samples, n, seed)
-    if len(samples) == 1:
-        unit = "checkpoint, 1 seed"
-        clusters = len(np.unique(np.asarray(samples[0][1], dtype=str)))
-        p_value, smallest = sign_flip_p(*samples[0], n=n, seed=seed), max(2.0 ** (1 - clusters), 1 / (1 + n))
-        test = f"sign-flip test over {clusters} prompt clusters"
+    interval, seeds, pooled = mean_interval(samples, n, seed), len(samples), _pooled(samples)
+    clusters = len(np.unique(pooled[1].astype(str)))
+    smallest = max(2.0 ** (1 - clusters), 1 / (1 + n)) if seeds == 1 else 2.0 ** (1 - seeds)
+    if seeds == 1 or _without_error(interval):
+        p_value, test = sign_flip_p(*pooled, n=n, seed=seed), f"sign-flip test over {clusters} prompt clusters"
     else:
-        seeds = len(samples)
-        smallest = 2.0 ** (1 - seeds)
-        unit = f"method, {seeds} seeds"
         p_value = _t_test_p(interval, seeds)
         test = f"t-test over {seeds} seeds (a sign-flip test of them could not give p below {smallest:g})"
-    outcome = outcome_of(interval.low, interval.high)
+    outcome = outcome_of(interval.low, interval.high) if p_value <= 1 - LEVEL else "cannot tell"
+    unit = "checkpoint, 1 seed" if seeds == 1 else f"method, {seeds} seeds"
     verdict = Verdict(outcome, unit, detectable_difference(interval))
     return Difference(interval.mean, interval.low, interval.high, p_value, test, verdict, smallest)
 
@@ -267,8 +269,17 @@ def _t_interval(mean: float, variance: float, freedom: float) -> Interval:
     return Interval(mean, mean - half, mean + half, error, freedom)
 
 
+def _without_error(interval: Interval) -> bool:
+    """Whether no seed and no cluster differs from another but by rounding."""
+    return interval.standard_error <= _ROUNDING * abs(interval.mean)
+
+
+def _pooled(samples: Sequence[Sample]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Values and clusters of all seeds in one: a name is the same cluster in each."""
+    values, clusters = zip(*samples, strict=True)
+    return np.concatenate(values), np.concatenate(clusters)
+
+
 def _t_test_p(interval: Interval, seeds: int) -> float:
     """With seeds - 1 degrees of freedom always: Satterthwaite's are too many far out, where Holm's test asks."""
-    if interval.standard_error == 0:
-        return 1.0 if interval.mean == 0 else 0.0
     return float(2 * stats.t.sf(abs(interval.mean) / interval.standard_error, seeds - 1))

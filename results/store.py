@@ -116,6 +116,12 @@ class RunFolder:
         with self._only_writer:
             self.write_json("status.json", {**self.status, **changes})
 
+    def begin_cell(self, method: str, seed: int) -> None:
+        """Take the marks of an earlier end off a cell that is about to be written anew."""
+        for ended in ("DONE", "FAILED"):
+            (self.cell_path(method, seed) / ended).unlink(missing_ok=True)
+        self.mark(method, seed, "RUNNING")
+
     def mark(self, method: str, seed: int, state: State) -> None:
         """Set the state of one cell in status.json."""
         with self._only_writer:
@@ -201,8 +207,9 @@ class RunFolder:
             return []
         kept = kept[(kept["method"] == method) & (kept["seed"] == seed)].reset_index(drop=True)
         kept["value"] = kept["value"].astype(object).where(kept["value"].notna(), None)  # as JSON has it: null
-        rows = kept[SCORE_COLUMNS].itertuples(index=False, name=None)
-        return [dict(zip(SCORE_COLUMNS, row, strict=True)) for row in rows]
+        columns = [*SCORE_COLUMNS, "cluster"]
+        rows = kept[columns].itertuples(index=False, name=None)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     @cached_property
     def _trimmed(self) -> pd.DataFrame | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ALPHA = 1 - stats.LEVEL
 NOT_WORSE = "not worse"
+_ENDED = ("DONE", "not converged")
 
 
 def against_baseline(results: Results) -> dict[str, Comparison]:
@@ -65,12 +66,14 @@ def margin_of(entry: Entry) -> float:
     return float((entry.folder.suite.get("evaluation") or {}).get("margin", stats.MARGIN))
 
 
-def without_verdict(entry: Entry, question: Mapping[str, str]) -> str | None:
-    """Return what stands in a method's row instead of a verdict; None where there is one."""
+def without_verdict(entry: Entry, baseline: Entry | None, question: Mapping[str, str]) -> str | None:
+    """Return what stands in a method's row instead of a verdict against its SFT row; None where there is one."""
     if entry.is_baseline:
         return "baseline"
-    if entry.status not in ("DONE", "not converged"):
+    if entry.status not in _ENDED:
         return f"no verdict ({entry.status})"
     if in_limit(entry):
         return "no verdict (correctness, not a ranking)"
-    return None if entry.label in question else "no verdict (not scored)"
+    if baseline is None or entry.label not in question:
+        return "no verdict (not scored)"
+    return None if baseline.status in _ENDED else f"no verdict ({baseline.label} {baseline.status})"

@@ -67,6 +67,21 @@ def test_bad_input_is_one_line_and_status_2(
     assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize(("out", "cache", "said"), [
+    ("file", "cache", "file is a file and no folder; choose another folder"),
+    ("runs", "file", "set ALIGNARENA_CACHE to a folder of your own"),
+])  # fmt: skip
+def test_a_file_in_the_place_of_a_folder_is_one_line_and_status_2(
+    out: str, cache: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALIGNARENA_CACHE", str(tmp_path / cache))
+    monkeypatch.setattr("alignarena.harness.models._WHEEL", "pytest")  # any package that is there
+    assert said in _fails(["run", "smoke", "--jobs", "1", "--out", out], capsys)
+
+
 def test_a_loose_method_file_runs_like_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignarena.benchmarks import sweep
     from alignarena.core import registry
@@ -126,6 +141,11 @@ def test_a_failed_run_is_status_1_and_an_interrupt_130(
     assert capsys.readouterr().err.startswith("alignarena: interrupted")
     assert raises(OSError(28, "No space left on device", "/cache/x")) == 1
     assert "free some space" in capsys.readouterr().err
+    assert raises(PermissionError(13, "Permission denied", "/cache/x")) == 2
+    assert "Permission denied: '/cache/x'; name a folder of your own" in capsys.readouterr().err
+    assert raises(OSError(30, "Read-only file system", "/cache/x")) == 2
+    with pytest.raises(FileNotFoundError):
+        raises(FileNotFoundError())
     with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback
         raises(ZeroDivisionError())
 

@@ -26,16 +26,21 @@ from alignarena.core.feedback import standardised
 from alignarena.harness.batches import examples
 from alignarena.harness.lab import HarnessLab
 from alignarena.harness.tokens import Tokens
+from alignarena.methods.cpl import CPL
 from alignarena.methods.dpo import DPO
+from alignarena.methods.ipo import IPO
+from alignarena.methods.kto import KTO
 from alignarena.methods.parts.advantages import whiten
 from alignarena.methods.parts.experience import Fixed
 from alignarena.methods.parts.filters import joined, told_apart
 from alignarena.methods.parts.losses import PAIR, DPOLoss, SFTLoss
+from alignarena.methods.parts.policy_gradient import PPOLoss
 from alignarena.methods.parts.reward_losses import KWiseRewardLoss, PairwiseRewardLoss
 from alignarena.methods.parts.reward_modelling import RewardModelling
 from alignarena.methods.parts.rows import best_of, finished, pairs, untied
 from alignarena.methods.rejection_sampling import RejectionSampling
 from alignarena.methods.rest import ReST
+from alignarena.methods.trl import TRLDPO
 from alignarena.results.dropped import counted
 from alignarena.results.store import RunFolder
 
@@ -72,7 +77,9 @@ def test_ties_give_no_pair_and_a_ranking_of_ties_no_part_of_the_mean() -> None:
     assert +in_preferences(rankings) == {"pairs compared": 6, "tied pairs": 4}
 
 
-@pytest.mark.parametrize("method", [DPO(), RejectionSampling(), replace(DPO(), reference_free=True)])
+@pytest.mark.parametrize(
+    "method", [DPO(), RejectionSampling(), replace(DPO(), reference_free=True), CPL(k_wise=True)]
+)
 def test_an_annotator_who_calls_all_even_fails_the_run(toy_cell: ToyCell, method: Any) -> None:
     lab, task = toy_cell()
     task = toy_task.toy_task(lab, task.policy, CONSTANT)
@@ -80,6 +87,21 @@ def test_an_annotator_who_calls_all_even_fails_the_run(toy_cell: ToyCell, method
         method.align(task, lab)
     met = lab.account.stages[-1]["met"]
     assert met["pairs compared"] == met["tied pairs"] == 48
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: DPO(label_smoothing=0.5), "dpo: label_smoothing must be at least 0 and below 0.5"),
+        (lambda: TRLDPO(label_smoothing=1.0), "trl_dpo: label_smoothing must be at least 0 and below 0.5"),
+        (lambda: IPO(beta=0.0), "ipo: beta must be above 0"),
+        (lambda: KTO(mismatched=0), "kto: mismatched must be at least 1"),
+        (lambda: PPOLoss(target_kl=0.0), "ppo: target_kl must be above 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(build: Callable[[], Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        build()
 
 
 def test_a_label_of_one_half_pulls_back_where_a_tie_that_is_dropped_does_not() -> None:

@@ -38,6 +38,7 @@ from alignarena.methods.parts.reward_losses import KWiseRewardLoss, PairwiseRewa
 from alignarena.methods.parts.rows import best_of
 from alignarena.paper_lab import PaperLab, paper_task
 from alignarena.results.length_control import length_controlled_win_rate
+from alignarena.results.strengths import bradley_terry
 
 SIDES = ("chosen", "rejected")
 
@@ -184,7 +185,7 @@ def test_t10_a_constant_on_all_scores_leaves_the_reward_loss_and_what_filters_ke
     plain, moved = scored(SCORES), scored([[score + 5 for score in group] for group in SCORES])
     lab: Any = PaperLab()
     assert kept(best_of(plain, lab)) == kept(best_of(moved, lab))
-    assert own_quantiles(plain).tolist() == own_quantiles(moved).tolist()
+    assert own_quantiles(plain, [0.0]).tolist() == own_quantiles(moved, [0.0]).tolist()
     assert quantiles(plain["score"], plain["score"]).tolist() == quantiles(moved["score"], moved["score"]).tolist()
     # on a scale that was fixed before, as ReST's is by its first samples, all scores now clear every threshold
     assert (quantiles(moved["score"], plain["score"]) == 1.0).all()
@@ -211,13 +212,13 @@ def test_t11_a_monotone_transform_leaves_what_is_kept() -> None:
     lab: Any = PaperLab()
     assert kept(best_of(plain, lab)) == kept(best_of(bent, lab))
     for threshold in (0.0, 0.5, 0.7, 0.9):
-        for one in (own_quantiles, lambda rows: quantiles(rows["score"], rows["score"])):
+        for one in (lambda rows: own_quantiles(rows, [0.0]), lambda rows: quantiles(rows["score"], rows["score"])):
             assert kept(where(plain, one(plain) > threshold)) == kept(where(bent, one(bent) > threshold))
 
 
 def test_t12_rest_of_the_best_of_each_prompt_is_rejection_sampling() -> None:
     rows, lab = scored(SCORES), PaperLab()
-    assert kept(where(rows, own_quantiles(rows) > 0.99)) == kept(best_of(rows, lab))  # type: ignore[arg-type]
+    assert kept(where(rows, own_quantiles(rows, [0.0]) > 0.99)) == kept(best_of(rows, lab))  # type: ignore[arg-type]
 
 
 def test_t13_rest_without_a_threshold_is_behaviour_cloning() -> None:
@@ -282,8 +283,8 @@ def wins(ours: list[float], theirs: list[float]) -> float:
     return sum(measured) / len(measured)
 
 
-def test_t18_win_rates_are_antisymmetric() -> None:
-    """Ratings by Bradley and Terry are not built: the leaderboard compares each method with SFT, not all with all."""
+def test_t18_win_rates_are_antisymmetric_and_a_symmetric_table_rates_all_equal() -> None:
+    assert bradley_terry(np.array([[0.0, 3.0, 5.0], [3.0, 0.0, 2.0], [5.0, 2.0, 0.0]])) == pytest.approx([0.0] * 3)
     a, b = [0.1, 0.5, 0.5, 0.9, 0.2], [0.3, 0.5, 0.4, 0.9, 0.9]
     assert (wins(a, b), wins(b, a)) == (0.4, 0.6)
     assert wins(a, a) == 0.5

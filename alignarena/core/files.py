@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from alignarena.core.errors import BadInput, RunFailed
+
+# Where a user named a place that cannot hold a folder: no right to it, or a file lies there.
+UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 
 def atomic_write(path: str | Path, data: bytes | str) -> None:
@@ -53,7 +57,7 @@ def read_json(path: str | Path, default: Any = None) -> Any:
     """Read one JSON value; the default where the file is absent.
 
     Raises:
-        BadInput: The file is not JSON.
+        BadInput: The file is not JSON, or its folder is a file.
     """
     content = _bytes(path)
     if content is None:
@@ -91,7 +95,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read one JSON object a line: nothing where the file is absent, and not the half line of a killed writer.
 
     Raises:
-        BadInput: A line before the last is broken.
+        BadInput: A line before the last is broken, or the folder is a file.
     """
     content = _bytes(path)
     if content is None:
@@ -133,6 +137,8 @@ def _bytes(path: str | Path) -> bytes | None:
         return Path(path).read_bytes()
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise BadInput(f"{Path(path).parent} is a file and no folder; choose another folder") from None
 
 
 def _finite(value: Any) -> Any:

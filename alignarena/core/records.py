@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -54,7 +54,10 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a cell may spend, in the counts of its ledger. ``None`` is no limit."""
+    """What a cell may spend, in the counts of its ledger. ``None`` is no limit.
+
+    A limit ends the work that adds to its count: whoever may buy no more labels still learns from those bought.
+    """
 
     track: str = "labels"  # which count is held equal between methods: labels | compute
     labels: float | None = None
@@ -65,10 +68,10 @@ class Budget:
     flops: float | None = None
     seconds: float | None = None
 
-    def used_up(self, ledger: Ledger) -> str | None:
-        """Return the name of the first limit that the ledger reaches, else ``None``."""
+    def used_up(self, ledger: Ledger, counts: Collection[str] | None = None) -> str | None:
+        """Return the name of the first limit, of all or of these counts, that the ledger reaches, else ``None``."""
         for name, limit in self.limits().items():
-            if getattr(ledger, name) >= limit:
+            if (counts is None or name in counts) and getattr(ledger, name) >= limit:
                 return name
         return None
 

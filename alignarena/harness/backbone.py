@@ -17,13 +17,14 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.device import choose_precision, reuse_memory, set_threads
+from alignarena.harness.flex import sees_all
 from alignarena.harness.fused_attention import fuse_attention
 from alignarena.harness.logps import logits_logps, token_logps
 from alignarena.harness.models import load_pretrained, resolve_model
@@ -58,7 +59,7 @@ class Backbone:
         base.requires_grad_(False)
         _without_dropout(base)
         anywhere = replace(config, model_name_or_path="")  # wherever it lies, it is the same model
-        self.digest = digest(_weights_digest(base), self.tokens.tokenizer.chat_template, self.precision, anywhere)
+        self.digest = digest(_weights_digest(base), _settings(base), self.tokens.digest, self.precision, anywhere)
         self.parameters = sum(p.numel() for p in base.parameters())
         self._base = base
         kind = LoraWeights if config.use_peft else FullWeights
@@ -231,9 +232,7 @@ class Backbone:
         plain = self._probe_logps()
         self.plain_head = True
         self.plain_head = self._close(self._probe_logps(), plain)
-        implementations: dict[Form, str] = {"plain": self._base.config._attn_implementation, "blocks": BLOCKS}
-        if self.accelerator.device.type == "cuda":
-            implementations["flex"] = "flex_attention"
+        implementations = self._implementations()
         fit: list[Form] = ["plain"]
         for form in list(implementations)[1:]:
             try:
@@ -249,6 +248,14 @@ class Backbone:
             self._base.set_attn_implementation(BLOCKS)
             fuse_attention(self._base)
         self._base.set_attn_implementation(implementations[self.form])
+
+    def _implementations(self) -> dict[Form, str]:
+        """Return the forms that this model may take, the fastest last, and the attention of each."""
+        longest = self.config.max_prompt_tokens + self.config.max_new_tokens
+        found: dict[Form, str] = {"plain": self._base.config._attn_implementation, "blocks": BLOCKS}
+        if self.accelerator.device.type == "cuda" and sees_all(self._base.config, longest):
+            found["flex"] = "flex_attention"
+        return found
 
     def _probe_logps(self) -> Tensor:
         """Return log-probs of two prompts with two completions each, laid out in the present form."""
@@ -281,3 +288,9 @@ def _weights_digest(model: nn.Module) -> str:
     sums = {name: [list(p.shape), p.detach().flatten()[:: max(1, p.numel() // 64)][:64].float().tolist()]
             for name, p in model.named_parameters()}  # fmt: skip
     return digest(sums)
+
+
+def _settings(model: PreTrainedModel) -> dict[str, Any]:
+    """Return what config.json decides, such as rotary angles or a window, but not where it was read and by whom."""
+    named = model.config.to_dict()
+    return {name: value for name, value in named.items() if name not in ("_name_or_path", "transformers_version")}

@@ -7,16 +7,44 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from alignarena.core.errors import BadInput
+from alignarena.core.files import UNWRITABLE
+
 
 def cache_folder() -> Path:
     """Return ``$ALIGNARENA_CACHE``, by default ``~/.cache/alignarena``."""
     return Path(os.environ.get("ALIGNARENA_CACHE") or Path.home() / ".cache" / "alignarena")
+
+
+@contextmanager
+def locked(path: Path, seconds: float = -1) -> Iterator[None]:
+    """Let one process at a time make something of the cache; the system frees the lock when a process dies.
+
+    Args:
+        path: What is made; the lock lies beside it.
+        seconds: How long to wait while another process holds it; -1: until it is free.
+
+    Raises:
+        BadInput: The cache cannot be written.
+        TimeoutError: It was not free in time.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path.with_name(f"{path.name}.lock")).acquire(timeout=seconds)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise BadInput(
+            f"cannot write to the cache {path.parent}: {error.strerror}; set ALIGNARENA_CACHE to a folder of your own"
+        ) from error
+    with held:
+        yield
 
 
 class Cache:
@@ -44,12 +72,9 @@ class Cache:
             return None
         return found
 
-    @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Let one process at a time compute a stage; the system frees the lock when a process dies."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / f"{key}.lock"):
-            yield
+    def lock(self, key: str, seconds: float = -1) -> AbstractContextManager[None]:
+        """Let one process at a time compute a stage, as :func:`locked` does."""
+        return locked(self.path(key), seconds)
 
     def put(self, key: str, record: dict[str, Any], write: Callable[[Path], None]) -> None:
         """Write a finished stage: ``write`` fills a folder, then one rename publishes it."""

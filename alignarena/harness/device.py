@@ -7,8 +7,12 @@ import functools
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alignarena.core.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
 
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # measured 2-3x the fp32 rate of matrix products; emulated bf16 is slower
 
@@ -35,7 +39,7 @@ def choose_precision(requested: str = "auto") -> tuple[str, str]:
             return "bf16", f"{torch.cuda.get_device_name(0)} multiplies bf16 natively"
         return "fp32", f"{torch.cuda.get_device_name(0)} has no native bf16"
     if torch.backends.mps.is_available():
-        return "fp32", "Apple GPU: fp32 is the safe choice"
+        return "fp32", "fp32 is the safe choice on an Apple GPU, which we could not try"
     found = [flag for flag in _BF16_FLAGS if flag in cpu_flags()]
     if found:
         return "bf16", f"this CPU multiplies bf16 natively ({found[0]})"
@@ -52,6 +56,13 @@ def cpu_flags() -> frozenset[str]:
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """Return a device itself, or the CPU in place of an Apple GPU, which has no float64."""
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def reuse_memory() -> None:

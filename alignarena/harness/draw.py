@@ -15,13 +15,18 @@ def choose(logits: Tensor, numbers: Tensor, sampling: Sampling) -> tuple[Tensor,
 
     Args:
         logits: (B, V), fp32; overwritten.
-        numbers: (B,) in [0, 1).
+        numbers: (B,) in [0, 1), fp64; the draw is made on their device, where there is fp64.
         sampling: Temperature 0 is greedy; ``top_k`` keeps the k most probable tokens, ``top_p`` then the smallest set
             with that mass.
 
     Returns:
-        Tokens (B,) and their log-probs (B,) in nats under the untempered distribution.
+        Tokens (B,) and their log-probs (B,) in nats under the untempered distribution, on the device of the logits.
     """
+    token, logps = _choose(logits.to(numbers.device), numbers, sampling)
+    return token.to(logits.device), logps.to(logits.device)
+
+
+def _choose(logits: Tensor, numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     if sampling.temperature == 1 and sampling.top_k == 0 and sampling.top_p == 1:
         return _draw(logits, numbers)
     norm = logits.logsumexp(1)

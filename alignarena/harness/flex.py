@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
+from transformers import PretrainedConfig
 
 from alignarena.harness.blocks import PackedRow
 
@@ -32,3 +33,13 @@ def block_mask(rows: Sequence[PackedRow], device: torch.device | str) -> Any:
     """Return the block mask over the N tokens of the rows."""
     size = sum(row.prompt + sum(row.completions) for row in rows)
     return create_block_mask(mask_mod(rows, device), 1, None, size, size, device=str(device))
+
+
+def sees_all(config: PretrainedConfig, length: int) -> bool:
+    """Tell whether no layer of a model has a window shorter than a sequence of so many tokens.
+
+    transformers hands a block mask on as it is, so that layers with a window would see beyond it. The probe at load,
+    some dozens of tokens long, cannot find that out.
+    """
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    return window is None or window >= length

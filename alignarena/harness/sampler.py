@@ -17,6 +17,7 @@ from torch import Tensor
 from alignarena.core.contract import Sampling
 from alignarena.core.seeds import generator
 from alignarena.harness.backbone import Backbone
+from alignarena.harness.device import with_float64
 from alignarena.harness.rollout import start
 from alignarena.harness.tokens import Ids
 
@@ -90,14 +91,14 @@ def _sample_batch(
 ) -> list[list[Sample]]:
     device = backbone.accelerator.device
     repeats = torch.tensor([len(d) for d in draws], device=device)
-    numbers = torch.tensor(np.concatenate(draws), dtype=torch.float64, device=device)
+    numbers = torch.tensor(np.concatenate(draws), dtype=torch.float64, device=with_float64(device))
     tokens = torch.full(numbers.shape, -1, device=device)
     logps = torch.zeros(numbers.shape, device=device)
     rollout = start(backbone, adapter, prompts, repeats)
     alive = torch.arange(len(numbers), device=device)  # which completion each row of the batch is
     running = torch.ones(len(numbers), dtype=torch.bool, device=device)
     for t in range(numbers.shape[1]):
-        token, logp = rollout.choose(numbers[alive, t], sampling)
+        token, logp = rollout.choose(numbers[alive.to(numbers.device), t], sampling)
         tokens[alive, t], logps[alive, t] = token, logp
         running &= token != backbone.tokens.eos_id
         left = int(running.sum())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput
 from alignarena.core.model import ModelConfig
 
@@ -41,6 +42,14 @@ class Tokens:
         self.eos_id: int = tokenizer.eos_token_id
         self._of_text = lru_cache(maxsize=4096)(self._rendered)  # a prompt comes back in every pair and every round
         self._as_text = lru_cache(maxsize=4096)(self._decoded)  # and so do short completions
+
+    @property
+    def digest(self) -> str:
+        """Name of how text becomes tokens and back, wherever the tokenizer lies: its content and the template."""
+        of, fast = self.tokenizer, getattr(self.tokenizer, "backend_tokenizer", None)
+        content = (type(of).__qualname__, of.get_vocab()) if fast is None else fast.to_str()
+        template = of.chat_template or PLAIN_TEMPLATE
+        return digest(content, of.special_tokens_map, self.eos_id, of.clean_up_tokenization_spaces, template)
 
     def prompt_ids(self, prompt: str | Sequence[Mapping[str, str]]) -> Ids:
         """Render a prompt (text: one user turn; or messages) with the chat template, ready to be continued."""

@@ -189,7 +189,7 @@ class Fit:
                 "state": self.state,
                 "log": self.log,
                 "dropped": dict(self.dropped),
-                "ledger": self.meter.ledger.to_dict(),
+                "ledger": self.meter.so_far.to_dict(),
                 "met": dict(self.meter.met),
                 "best": self.best,
                 "least": self.least,

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from filelock import FileLock
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -24,7 +23,7 @@ from alignarena.core.digest import digest
 from alignarena.core.model import ModelConfig
 from alignarena.evaluators.exact.world import World, prompt_text
 from alignarena.harness.backbone import Backbone
-from alignarena.harness.cache import Cache, cache_folder
+from alignarena.harness.cache import Cache, cache_folder, locked
 from alignarena.harness.lab import HarnessLab
 from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.progress import quieten
@@ -71,8 +70,7 @@ def base_model(world: World, config: ModelConfig) -> str:
     """Return the folder of a world's base model; pretrains it at its first use, through the same trainer as methods."""
     name = digest("exact base", _REVISION, world.seed, world.attributes, world.values, world.tokens, world.length)
     folder = cache_folder() / "models" / f"exact-{name[:16]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f"{folder.name}.lock"):
+    with locked(folder):
         if not (folder / "config.json").is_file():
             _pretrain(world, config, folder)
     return str(folder)

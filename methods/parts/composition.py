@@ -70,7 +70,8 @@ def after(method: Method, task: Task, lab: Lab) -> Task:
 
 
 def _with(task: Task, policy: Policy, method: Method) -> Task:
-    if not isinstance(policy, TrainablePolicy):
+    recipe = hasattr(policy, "policy")  # has log-probs, where it tells its policy something first, but no weights
+    if recipe or not isinstance(policy, TrainablePolicy):
         raise BadInput(f"{type(method).__name__} gives a {type(policy).__name__}, which cannot be trained further; "
                        "make it the last stage of its chain")  # fmt: skip
     return replace(task, policy=policy)

@@ -27,12 +27,17 @@ def quantiles(scores: ArrayLike, among: ArrayLike) -> Floats:
     return np.asarray(np.searchsorted(ordered, np.asarray(scores, dtype=float), side="right") / ordered.size)
 
 
-def own_quantiles(rows: Rows) -> Floats:
-    """Return the quantile of each row (N,) among the rows of its own prompt."""
-    scores = np.asarray(rows["score"][:], dtype=float)
-    found = np.empty(len(scores))
+def own_quantiles(rows: Rows, among: ArrayLike) -> Floats:
+    """Return the quantile of each row (N,) among the rows of its own prompt.
+
+    A prompt of which nothing was sampled has no more than its demonstration, which would be the best of itself: its
+    rows have their quantiles among the scores of ``among``.
+    """
+    scores, sampled = np.asarray(rows["score"][:], dtype=float), _sampled(rows)
+    found = quantiles(scores, among)
     for places in _by_prompt(rows):
-        found[places] = quantiles(scores[places], scores[places])
+        if sampled[places].any():
+            found[places] = quantiles(scores[places], scores[places])
     return found
 
 
@@ -50,11 +55,11 @@ def joined(sampled: Rows, demonstrations: Rows) -> Rows:
 
 
 def coverage(rows: Rows, kept: Kept) -> dict[str, float]:
-    """Return the shares that a filter keeps: of rows, of prompts sampled from, and of demonstrations where there are.
+    """Return the shares that a filter keeps: of rows, of prompts with samples, and of demonstrations where there are.
 
     One threshold for all prompts drops the hard ones whole, which the share of rows does not show.
     """
-    sampled = np.array([number is not None for number in rows["sample"][:]])
+    sampled = _sampled(rows)
     prompts = np.array(rows["prompt_id"][:])
     covered = _distinct(prompts[kept & sampled]) / _distinct(prompts[sampled])
     shares = {"kept_rows": kept.mean(), "kept_prompts": covered}
@@ -64,9 +69,10 @@ def coverage(rows: Rows, kept: Kept) -> dict[str, float]:
 
 
 def informative(rows: Rows) -> float:
-    """Return the share of prompts whose completions differ in score: where all are equal, a filter teaches nothing."""
-    scores = np.asarray(rows["score"][:], dtype=float)
-    return float(np.mean([np.ptp(scores[places]) > 0 for places in _by_prompt(rows)]))
+    """Return the share of prompts whose samples differ in score: where all are equal, a filter teaches nothing."""
+    samples = where(rows, _sampled(rows))
+    scores = np.asarray(samples["score"][:], dtype=float)
+    return float(np.mean([np.ptp(scores[places]) > 0 for places in _by_prompt(samples)]))
 
 
 def told_apart(pairs: Rows) -> Rows:
@@ -79,6 +85,11 @@ def told_apart(pairs: Rows) -> Rows:
     if not any(differ):
         raise RunFailed(f"nothing to learn from: both completions of each of {len(pairs)} pairs are equal")
     return where(pairs, np.array(differ, dtype=bool))
+
+
+def _sampled(rows: Rows) -> Kept:
+    """Tell samples from demonstrations (N,), which have no number."""
+    return np.array([number is not None for number in rows["sample"][:]], dtype=bool)
 
 
 def _by_prompt(rows: Rows) -> list[NDArray[np.int64]]:

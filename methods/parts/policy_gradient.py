@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from alignarena.core.contract import Batch
+from alignarena.core.errors import BadInput
 from alignarena.methods.parts.advantages import (
     adaptive_kl,
     explained_variance,
@@ -52,6 +53,15 @@ class PPOLoss:
     columns: ClassVar[frozenset[str]] = frozenset({"score"})
     needs: ClassVar[frozenset[str]] = frozenset({"reference", "old", "values"})
     per: ClassVar[Per] = "token"
+
+    def __post_init__(self) -> None:
+        """Check the target of the KL controller.
+
+        Raises:
+            BadInput: It is not positive.
+        """
+        if self.target_kl is not None and self.target_kl <= 0:
+            raise BadInput(f"ppo: target_kl must be above 0 nats a completion, got {self.target_kl}")
 
     @property
     def reads(self) -> Reads:

@@ -19,7 +19,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A machine to describe: 64 cores and no GPU, one process."""
     one = SimpleNamespace(cores=64, gpus=0, processes=1, memory=2**20)
 
-    def state() -> SimpleNamespace:
+    def state(cpu: bool) -> SimpleNamespace:
         device = SimpleNamespace(type="cuda" if one.gpus else "cpu")
         return SimpleNamespace(num_processes=one.processes, device=device)
 

@@ -221,7 +221,14 @@ def test_the_digest_ignores_what_merges_and_sees_the_rest(write):
         "sampling.temperature": 0.5,
         "reward_model.margin_scale": 1.0,
     }.items():
-        assert suite_digest(load_suite(write(SMALL), {key: value})) != name, key
+        assert suite_digest(load_suite(write(SMALL), {"evaluators": ["behaviour"], key: value})) != name, key
+
+
+def test_kl_is_of_answers_drawn_as_training_draws(write):
+    with pytest.raises(BadInput, match="the evaluator 'kl' is of answers drawn at temperature 1"):
+        load_suite(write(SMALL), {"sampling.temperature": 0.5, "evaluators": ["kl"]})
+    assert load_suite(write(SMALL), {"sampling.max_new_tokens": 8, "evaluators": ["kl"]})
+    assert load_suite(write(SMALL), {"sampling.temperature": 0.5, "evaluators": ["behaviour"]})
 
 
 def test_the_digest_does_not_depend_on_where_or_in_which_order_values_are_given(write):

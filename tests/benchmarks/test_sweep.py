@@ -150,6 +150,82 @@ def test_a_changed_hyperparameter_runs_its_cell_again(copied_run: Any) -> None:
     assert after.pop("dpo") != before.pop("dpo") and after == before
 
 
+def test_seeds_of_other_settings_may_not_mix(
+    tiny_suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNARENA_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    sweep.run(str(tiny_suite_file), out=run, methods=["sft", "dpo"], seeds=[0, 1])
+    before = _scores(run)
+    changed: dict[str, Any] = {"out": run, "methods": ["dpo"], "set": {"method.dpo.beta": 5.0}}
+    with pytest.raises(BadInput, match=r"holds dpo/1, made by other settings.*run all its seeds again with --seeds"):
+        sweep.run(str(tiny_suite_file), seeds=[0], **changed)
+    assert _scores(run) == before
+    assert sweep.run(str(tiny_suite_file), seeds=[0, 1], **changed)[1] == []
+
+
+def test_a_data_file_that_changed_is_another_run(copied_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder.open(copied_run.folder)
+    folder.update_status(data_files="what they held")
+    monkeypatch.setattr(sweep, "files_digest", lambda config: "what they hold now")
+    with pytest.raises(BadInput, match="made from other rows than the data files hold now; choose another --out"):
+        sweep.run(copied_run.suite, out=copied_run.folder)
+    monkeypatch.setattr(sweep, "files_digest", lambda config: None)  # gone: a finished run does not need them
+    assert sweep.run(copied_run.suite, out=copied_run.folder)[1] == []
+
+
+def test_a_cell_that_is_written_anew_is_not_done_meanwhile(copied_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    again: dict[str, Any] = {"out": copied_run.folder, "methods": ["dpo"]}
+    with monkeypatch.context() as patch:
+        patch.setattr("alignarena.benchmarks.cell.save_policy", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(copied_run.suite, set={"method.dpo.beta": 5.0}, **again)
+    before = _scores(copied_run.folder)["dpo"]  # of beta 5: not to be taken for those of the first
+    assert RunFolder.open(copied_run.folder).state("dpo", 0) == "RUNNING"
+    sweep.run(copied_run.suite, **again)
+    assert _scores(copied_run.folder)["dpo"] != before
+
+
+def test_what_a_method_cannot_do_in_this_suite_is_its_failure_alone(
+    copied_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))  # forgotten after the test
+    file = tmp_path / "too_long.py"
+    file.write_text(TOO_LONG)
+    registry.load_file(file)
+    _, failed = sweep.run(
+        copied_run.suite, out=copied_run.folder, methods=["too_long", "sft"], method_files=[file]
+    )
+    assert failed == ["too_long/0"]
+    error = RunFolder.open(copied_run.folder).read_cell("too_long", 0).outcome["error"]
+    assert error.startswith("RunFailed: ") and "max_prompt_tokens" in error
+
+
+TOO_LONG = '''
+"""Tells the policy more than a prompt has room for.
+
+Differs from the paper: there is none.
+"""
+from dataclasses import dataclass
+
+from alignarena.core.contract import Lab, Policy, Task
+from alignarena.core.registry import method
+from alignarena.methods.parts.instructions import instructed
+
+
+@method("too_long", paper="none", family="baseline")
+@dataclass(frozen=True)
+class TooLong:
+    """Samples under an instruction without end."""
+
+    def align(self, task: Task, lab: Lab) -> Policy:
+        lab.sample(task.policy, instructed(task.prompts, "w1 " * 500), stream="told")
+        return task.policy
+'''
+
 KILLED = """
 import os, signal, sys
 from alignarena.benchmarks import sweep

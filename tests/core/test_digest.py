@@ -1,8 +1,10 @@
+import importlib
 import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 import pytest
 from datasets import Dataset
@@ -101,3 +103,124 @@ def test_an_edited_source_changes_the_digest(tmp_path: Path) -> None:
     assert _digest_of_package(tmp_path) == first
     helper.write_text("def scale(x):\n    return x * 3\n")
     assert _digest_of_package(tmp_path) != first, "a module that it uses"
+
+
+def _digest_in(folder: Path, code: str) -> str:
+    """Digest ``Own(1.0)`` of a program in a folder, in a fresh process."""
+    program = f"{textwrap.dedent(code)}\nfrom alignarena.core.digest import digest; print(digest(Own(1.0)))"
+    out = subprocess.run([sys.executable, "-B", "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    return out.stdout.strip()
+
+
+def test_an_edited_base_changes_the_digest(tmp_path: Path) -> None:
+    for name in ("lib", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    base, used = tmp_path / "lib" / "base.py", tmp_path / "lib" / "used.py"
+    source = "from lib.used import scale\n\nclass Base:\n    def __call__(self, x):\n        return scale(x)\n"
+    base.write_text(source)
+    used.write_text("def scale(x):\n    return x\n")
+    (tmp_path / "mine" / "own.py").write_text(
+        "from dataclasses import dataclass\nimport lib.base\n\n"
+        "@dataclass(frozen=True)\nclass Own(lib.base.Base):\n    beta: float\n"
+    )
+    program = "from mine.own import Own"
+    first = _digest_in(tmp_path, program)
+    assert _digest_in(tmp_path, program) == first
+    base.write_text(source.replace("scale(x)", "-scale(x)"))
+    assert _digest_in(tmp_path, program) != first, "the base's module"
+    base.write_text(source)
+    used.write_text("def scale(x):\n    return 2 * x\n")
+    assert _digest_in(tmp_path, program) != first, "a module that the base's uses"
+
+
+def test_a_reload_changes_the_digest_and_an_edit_alone_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    file = tmp_path / "edited_while_it_runs.py"
+    source = "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Own:\n    beta: float = 1.0\n"
+    file.write_text(source)
+    module = importlib.import_module(file.stem)
+    first = digest(module.Own())
+    file.write_text(source + "    gamma = 2\n")
+    assert digest(module.Own()) == first, "what runs is what was loaded"
+    importlib.reload(module)
+    assert digest(module.Own()) != first
+    file.write_text(source)
+    importlib.reload(module)
+    assert digest(module.Own()) == first
+
+
+NOTEBOOK = """
+    from dataclasses import dataclass
+    from functools import cache, cached_property
+    from alignarena.core.contract import Loss
+
+    POWER = 2
+
+    @cache
+    def scale(x, by=3):
+        return [by * one if one in {"a", "b", "c"} else one for one in x]
+
+    @dataclass(frozen=True)
+    class Base(Loss):
+        beta: float
+        per = "row"
+
+        @property
+        def needs(self):
+            return frozenset({"reference"})
+
+        @cached_property
+        def half(self):
+            return self.beta / 2
+
+    @dataclass(frozen=True)
+    class Own(Base):
+        def __call__(self, x):
+            return super().__hash__() + scale(x) + self.half**POWER
+    """
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("super().__hash__() + scale(x)", "super().__hash__() - scale(x)", "its own function"),
+        ("self.beta / 2", "self.beta / 3", "a constant of its base"),
+        ('frozenset({"reference"})', "frozenset()", "a property"),
+        ('per = "row"', 'per = "token"', "a class constant"),
+        ("by * one if", "by + one if", "a function that it uses"),
+        ("by=3", "by=4", "a default of that"),
+        ("POWER = 2", "POWER = 3", "a global that it reads"),
+        ('"c"}', '"d"}', "a constant set"),
+    ],
+)
+def test_an_edit_in_a_notebook_changes_the_digest(tmp_path: Path, old: str, new: str, what: str) -> None:
+    assert old in NOTEBOOK
+    assert _session(NOTEBOOK) == _session(NOTEBOOK)
+    assert _session(NOTEBOOK.replace(old, new)) != _session(NOTEBOOK), what
+
+
+def test_a_notebook_class_has_one_digest_in_every_process_and_however_often_it_ran(tmp_path: Path) -> None:
+    first = _digest_in(tmp_path, NOTEBOOK)
+    assert _digest_in(tmp_path, NOTEBOOK) == first
+    warm = textwrap.dedent(NOTEBOOK) + "for _ in range(100): scale('abc'); Own(1.0).half\n"
+    assert _digest_in(tmp_path, warm) == first
+
+
+def test_what_a_notebook_class_cannot_be_named_by_is_refused() -> None:
+    with pytest.raises(TypeError, match="no stable content"):
+        _session(NOTEBOOK.replace("POWER = 2", "POWER = object()"))
+
+
+def _session(code: str) -> str:
+    """Digest ``Own(1.0)`` of a session whose module has no file, as a notebook's."""
+    name = "a_session"
+    sys.modules[name] = module = ModuleType(name)
+    try:
+        exec(textwrap.dedent(code), module.__dict__)
+        return digest(module.Own(1.0))
+    finally:
+        del sys.modules[name]

@@ -69,3 +69,10 @@ def test_a_broken_line_before_the_last_names_file_and_line(tmp_path: Path) -> No
 def test_absent_files_are_empty(tmp_path: Path) -> None:
     assert files.read_jsonl(tmp_path / "none.jsonl") == []
     assert files.read_json(tmp_path / "none.json", {"a": 1}) == {"a": 1}
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    for read in (files.read_json, files.read_jsonl):
+        with pytest.raises(BadInput, match="run is a file and no folder; choose another"):
+            read(tmp_path / "run" / "status.json")

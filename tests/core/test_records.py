@@ -31,6 +31,8 @@ def test_a_budget_is_used_up_at_its_first_limit() -> None:
     assert budget.used_up(Ledger(labels=9.9, completions=99)) is None
     assert budget.used_up(Ledger(labels=10.0)) == "labels"
     assert budget.used_up(Ledger(completions=101)) == "completions"
+    assert budget.used_up(Ledger(labels=10.0), {"completions", "seconds"}) is None
+    assert budget.used_up(Ledger(labels=10.0, completions=100), {"completions"}) == "completions"
     assert Budget().used_up(Ledger(flops=1e30, seconds=1e9)) is None
 
 

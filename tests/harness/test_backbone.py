@@ -1,7 +1,10 @@
 """One frozen model, many adapters: the fast paths give what a plain forward of each sequence gives."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +118,19 @@ def test_a_model_that_ignores_masks_or_positions_shares_no_prompts(
         assert_close(found, torch.cat([tiny_model.plain_logps(made, BASE, one) for one in sequences]), **EXACT)
 
 
+@pytest.mark.parametrize(
+    ("window", "device", "flex"),
+    [(None, "cuda", True), (44, "cuda", True), (43, "cuda", False), (None, "cpu", False)],  # sequences of up to 32 + 12
+)
+def test_a_window_within_reach_takes_no_block_mask(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, window: int | None, device: str, flex: bool
+) -> None:
+    made = Backbone(tiny_model.config(tiny_model_dir))
+    monkeypatch.setattr(made._base.config, "sliding_window", window, raising=False)
+    monkeypatch.setattr(made, "accelerator", SimpleNamespace(device=torch.device(device)))
+    assert list(made._implementations()) == ["plain", "blocks", *(["flex"] if flex else [])]
+
+
 def test_a_model_that_bends_its_logits_takes_them_whole(tmp_path: Path) -> None:
     folder = tiny_model.save(
         tmp_path, config=Gemma2Config, model=Gemma2ForCausalLM, final_logit_softcapping=2.0, head_dim=8
@@ -171,12 +187,32 @@ def test_a_new_adapter_changes_nothing(backbone: Backbone) -> None:
     backbone.drop("new")
 
 
-def test_a_tokenizer_without_an_end_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
-    import json
-    import shutil
+def edited(folder: Path, name: str, **changes: Any) -> Path:
+    """Set entries of a JSON file of a model folder; ``None`` takes one out."""
+    found = json.loads((folder / name).read_text()) | changes
+    (folder / name).write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+    return folder
 
+
+def test_a_tokenizer_without_an_end_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
-    file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "eos_token"}))
     with pytest.raises(BadInput, match="no eos_token"):
-        Backbone(tiny_model.config(folder))
+        Backbone(tiny_model.config(edited(folder, "tokenizer_config.json", eos_token=None)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tokenizer_config.json", {"eos_token": "w5"}),
+        ("tokenizer_config.json", {"unk_token": "w5"}),
+        ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}),
+        ("config.json", {"rms_norm_eps": 1e-3}),
+        ("config.json", {"rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"}}),
+    ],
+)
+def test_what_a_model_folder_decides_is_in_the_digest(
+    tiny_model_dir: Path, tiny_backbone: Backbone, tmp_path: Path, name: str, changes: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    assert Backbone(tiny_model.config(folder)).digest == tiny_backbone.digest  # wherever it lies
+    assert Backbone(tiny_model.config(edited(folder, name, **changes))).digest != tiny_backbone.digest

@@ -1,11 +1,15 @@
 """Stages on disk: complete or absent."""
 
+import errno
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from alignarena.core.errors import BadInput
 from alignarena.harness.cache import Cache, cache_folder
 
 
@@ -71,6 +75,29 @@ def test_one_at_a_time_computes_a_stage(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == 1
+
+
+def test_a_lock_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as other, Cache(tmp_path).lock("k"), pytest.raises(TimeoutError):
+        other.submit(lambda: ExitStack().enter_context(Cache(tmp_path).lock("k", 0.01))).result(10)
+    with Cache(tmp_path).lock("k", 0.01):
+        pass
+
+
+@pytest.mark.parametrize("root", ["file", "file/cache"])
+def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path: Path, root: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"cannot write to the cache .*file.*; set ALIGNARENA_CACHE to a folder"):
+        ExitStack().enter_context(Cache(tmp_path / root).lock("k"))
+
+
+def test_a_full_disk_is_not_the_users_choice_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left"):
+        ExitStack().enter_context(Cache(tmp_path).lock("k"))
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

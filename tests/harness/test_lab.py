@@ -1,6 +1,7 @@
 """The lab's verbs: seeded by name, memoised by content, charged at cold cost, ended by the budget."""
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from alignarena.harness.lab import HarnessLab
 from alignarena.harness.policy import AdapterPolicy
 from alignarena.harness.tokens import TokenSequence
 from alignarena.methods.best_of_n import BestOfNPolicy
+from alignarena.methods.dpo import DPO
 from alignarena.methods.parts.experience import Fixed, Rollouts, ScoredBy
 from alignarena.methods.parts.losses import DPOLoss, SFTLoss
 from alignarena.methods.parts.policy_gradient import PPOLoss
@@ -253,6 +255,32 @@ def test_a_budget_ends_offline_training_normally(new_lab: NewLab) -> None:
     assert lab.account.charged.optimizer_steps == before  # nothing left: the start comes back as it was
     state = lab.backbone.weights.state(after.load(lab.backbone))  # type: ignore[attr-defined]
     assert all(value.eq(0).all() for key, value in state.items() if "lora_B" in key)
+
+
+def test_labels_that_are_used_up_end_purchases_and_nothing_else(new_lab: NewLab) -> None:
+    lab = new_lab(labels=sum([math.log2(24)] * 8))  # what the task's preferences cost, to the last label
+    policy = toy_task.sft(lab)
+    task = toy_task.toy_task(lab, policy)
+    better = DPO(schedule=replace(SHORT, num_train_epochs=1)).align(task, lab)
+    assert lab.account.charged.labels == lab.budget.labels and lab.account.stages[-1]["stopped"] == "finished"
+    lab.sample(better, task.prompts, stream="more")
+    with pytest.raises(BudgetUsedUp):
+        lab.prefer(rankings(lab.sample(better, task.prompts, 2, stream="fresh")), task.annotator)
+
+
+def test_a_limit_of_seconds_ends_the_fit_under_way(new_lab: NewLab) -> None:
+    lab = new_lab(seconds=0.05)
+    lab.fit(toy_task.base(lab), rollouts(50), PPOLoss(), replace(SHORT, batch_size=8))
+    assert lab.account.stages[-1]["stopped"] == "budget"
+
+
+def test_what_was_sampled_to_the_last_token_is_still_learnt_from(new_lab: NewLab) -> None:
+    lab = new_lab(completions=8)
+    base = toy_task.base(lab)
+    lab.sample(base, toy_task.prompts(), stream="all")
+    assert lab.exhausted
+    lab.fit(base, Fixed(toy_task.demonstrations()), SFTLoss(), SHORT)
+    assert lab.account.stages[-1]["stopped"] == "finished" and lab.account.charged.trained_tokens > 0
 
 
 def test_a_shared_policy_is_charged_when_first_used_and_once(new_lab: NewLab) -> None:

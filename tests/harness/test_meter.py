@@ -35,6 +35,16 @@ def test_time_and_peak_memory_of_a_block_count_even_if_it_fails() -> None:
     assert lifetime_peak_mib() >= meter.ledger.peak_memory_mib
 
 
+def test_seconds_are_known_while_they_pass_and_go_on_after_a_kill() -> None:
+    meter = Meter()
+    assert meter.so_far.seconds == 0
+    with meter.timed():
+        assert meter.so_far.seconds > 0 and meter.ledger.seconds == 0
+        meter.restore(Ledger(seconds=100.0), {})  # what a checkpoint knew
+        assert meter.so_far.seconds > 100
+    assert meter.ledger.seconds == pytest.approx(100, abs=1) and meter.so_far == meter.ledger
+
+
 def test_the_lifetime_peak_outlives_a_reset() -> None:
     block = np.ones(80 * 2**20 // 8)
     peak = peak_memory_mib()

@@ -61,6 +61,14 @@ def test_without_the_wheel_the_embedded_name_is_its_hub_id(monkeypatch: pytest.M
     assert resolve_model(EMBEDDED) == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+def test_a_cache_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ALIGNARENA_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(models, "_WHEEL", "pytest")  # any package that is there
+    with pytest.raises(BadInput, match=r"cannot write to the cache .*set ALIGNARENA_CACHE"):
+        resolve_model(EMBEDDED)
+
+
 @pytest.mark.slow
 def test_the_embedded_model_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("gguf")

@@ -12,6 +12,9 @@ import pytest
 import tiny_model
 import torch
 from scipy.stats import chisquare
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from toy_task import prompts
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
@@ -20,6 +23,7 @@ from alignarena.harness import blocks, decoding, rollout, sampler
 from alignarena.harness.attention import BLOCKS
 from alignarena.harness.backbone import Backbone
 from alignarena.harness.decoding import Prefill
+from alignarena.harness.device import with_float64
 from alignarena.harness.draw import choose
 from alignarena.harness.sampler import Sample, sample, uniforms
 from alignarena.harness.tokens import TokenSequence
@@ -205,6 +209,43 @@ def test_temperature_0_is_greedy_and_extreme_numbers_stay_in_the_vocabulary() ->
     tokens, logps = choose(logits.clone(), numbers, Sampling())
     assert ((tokens >= 10) & (tokens < 250)).all()
     assert torch.isfinite(logps).all()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.7, top_p=0.9, top_k=3)])
+def test_a_device_without_float64_leaves_the_draw_to_that_of_the_numbers(sampling: Sampling) -> None:
+    with FakeTensorMode(), Float64Refused("mps"):
+        tokens, logps = choose(torch.empty(2, 300, device="mps"), torch.empty(2, dtype=torch.float64), sampling)
+    assert (tokens.device.type, logps.device.type, logps.dtype) == ("mps", "mps", torch.float32)
+
+
+class Float64Refused(TorchDispatchMode):
+    """Lets no operation give a float64 tensor on a kind of device."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            refused = isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64
+            assert not (refused and tensor.device.type == self.kind), func
+        return result
+
+
+def test_numbers_lie_where_there_is_float64(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_float64(torch.device("mps")) == torch.device("cpu")
+    assert with_float64(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    seen = []
+
+    def ends(self: Any, numbers: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((numbers.device.type, numbers.dtype))
+        return torch.full(numbers.shape, backbone.tokens.eos_id), torch.zeros(numbers.shape)
+
+    monkeypatch.setattr(rollout.Rollout, "choose", ends)
+    monkeypatch.setattr(sampler, "with_float64", lambda device: torch.device("meta"))
+    assert ids(draw(backbone, prompts(1).to_list(), 3)) == [[(backbone.tokens.eos_id,)] * 3]
+    assert seen == [("meta", torch.float64)]
 
 
 def test_a_model_that_bends_its_logits_samples_what_it_scores(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import tiny_model
 
-from alignarena.harness.tokens import Tokens
+from alignarena.harness.tokens import PLAIN_TEMPLATE, Tokens
 
 
 def made(**more: object) -> Tokens:
@@ -24,6 +24,29 @@ def test_a_model_without_a_template_gets_a_plain_one() -> None:
     tokens = made(system_message=None)
     tokens.tokenizer.chat_template = None
     assert len(tokens.prompt_ids("w1 w2")) == 4  # User: w1 w2 Assistant:
+
+
+def test_the_template_in_use_is_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, bare, same = made(), made(), made()
+    bare.tokenizer.chat_template, same.tokenizer.chat_template = None, PLAIN_TEMPLATE
+    assert own.digest == made().digest != bare.digest == same.digest
+    monkeypatch.setattr("alignarena.harness.tokens.PLAIN_TEMPLATE", "{{ messages }}")
+    assert own.digest == made().digest and bare.digest != same.digest
+
+
+def test_a_tokenizer_of_python_is_named_by_its_vocabulary() -> None:
+    class Own:
+        eos_token_id, special_tokens_map, clean_up_tokenization_spaces = 0, {"eos_token": "a"}, False
+        chat_template = None
+
+        def __init__(self, *words: str) -> None:
+            self.words = words
+
+        def get_vocab(self) -> dict[str, int]:
+            return {word: i for i, word in enumerate(self.words)}
+
+    digests = [Tokens(Own(*words), tiny_model.config("tiny")).digest for words in ("ab", "ab", "ac")]  # type: ignore[arg-type]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_completions_end_with_eos_and_come_back_without_it() -> None:

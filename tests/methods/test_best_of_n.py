@@ -15,7 +15,7 @@ def test_each_answer_is_the_best_of_its_own_draws(toy_cell: Callable[..., Any]) 
     lab, task = toy_cell()
     policy = BestOfNPolicy(task.policy, toy_task.Favours(), 3)
     answers = lab.sample(policy, task.prompts, 2, stream="evaluation")
-    drawn = lab.sample(task.policy, task.prompts, 6, stream="evaluation")
+    drawn = lab.sample(task.policy, task.prompts, 6, stream="evaluation candidates")
     for chosen, group in zip(by_prompt(answers), by_prompt(drawn), strict=True):
         for answer, candidates in zip(chosen, (group[:3], group[3:]), strict=True):
             assert answer["completion"] in [row["completion"] for row in candidates]
@@ -23,6 +23,14 @@ def test_each_answer_is_the_best_of_its_own_draws(toy_cell: Callable[..., Any]) 
             assert answer["inference_tokens"] == sum(len(row["completion_ids"]) for row in candidates)
         assert [answer["sample"] for answer in chosen] == [0, 1]
     assert "score" not in answers.column_names
+
+
+def test_no_candidate_is_an_answer_it_is_compared_with(toy_cell: Callable[..., Any]) -> None:
+    """Drawn by the same random numbers, the first of four would be SFT's own answer and tie: .875 of wins, not .8."""
+    lab, task = toy_cell()
+    first = lab.sample(BestOfNPolicy(task.policy, toy_task.Favours(), 1), task.prompts, 4, stream="evaluation")
+    plain = lab.sample(task.policy, task.prompts, 4, stream="evaluation")
+    assert sum(a == b for a, b in zip(first["completion"][:], plain["completion"][:], strict=True)) < 4
 
 
 def test_answers_cost_n_times_the_sampling_and_a_scoring(toy_cell: Callable[..., Any]) -> None:
@@ -45,7 +53,7 @@ def test_of_one_it_is_the_policy_inside(toy_cell: Callable[..., Any]) -> None:
     lab, task = toy_cell()
     policy = BestOfNPolicy(task.policy, toy_task.Favours(), 1)
     answers = lab.sample(policy, task.prompts, 2, stream="evaluation")
-    plain = lab.sample(task.policy, task.prompts, 2, stream="evaluation")
+    plain = lab.sample(task.policy, task.prompts, 2, stream="evaluation candidates")
     assert answers["completion"][:] == plain["completion"][:]
     assert policy.kl_bound == 0.0
 

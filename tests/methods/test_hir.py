@@ -170,7 +170,7 @@ def test_a_budget_leaves_the_policy_it_has_under_its_instruction(toy_cell: Calla
     assert 0 < len(rounds) < 5
     assert policy.instruction == GRADES[-1]
     assert policy.policy is lab.account.last_policy
-    assert lab.account.stages[-1]["stopped"] == "budget"  # which is what a report will say
+    assert lab.account.used_up  # which is what a report will say
 
 
 def test_the_control_is_the_instruction_without_training(toy_cell: Callable[..., Any]) -> None:

@@ -103,11 +103,15 @@ def test_where_nothing_ends_there_is_nothing_to_train_on(toy_cell: Callable[...,
         SMALL.align(task, lab)
 
 
-def test_equal_rewards_neither_fail_nor_move_ppo_by_themselves(toy_cell: Callable[..., Any]) -> None:
+def test_equal_rewards_do_not_move_ppo_by_themselves(
+    toy_cell: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TwoRewardModels, "fit", lambda self, task, lab: toy_task.Favours(scale=0.0))
     lab, task = toy_cell()
-    indifferent = replace(SMALL, reward_model=RewardModelling(replace(FAST, learning_rate=0.0)))
-    policy = indifferent.align(task, lab)
-    assert len(lab.sample(policy, task.prompts, stream="evaluation")) == 8
+    by_reward_alone = WhitenedPPOLoss(kl_coef=0.0, missing_eos_penalty=0.0, vf_coef=0.0)
+    policy = replace(SMALL, loss=by_reward_alone).align(task, lab)
+    lines = [json.loads(line) for line in (policy.folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 and all(line["grad_norm"] == pytest.approx(0.0, abs=1e-6) for line in lines)
 
 
 @pytest.mark.parametrize("wrong", [{"versions": 0}, {"fresh_prompts": -1}])

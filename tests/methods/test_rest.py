@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import toy_task
+from datasets import Dataset
 from known_reward import PLAIN, Known, Untied, drawn, trained_on
 
 from alignarena.benchmarks.cell import _curves
@@ -86,6 +87,18 @@ def test_demonstrations_are_filtered_as_samples_are(toy_cell: Callable[..., Any]
     assert len(kept) == sum(score >= least for score in scores)  # a level of score is kept as a whole
     noted = cell[0].account.notes[-1]
     assert noted["kept_demonstrations"] == pytest.approx(len(shown) / len(cell[1].demonstrations))
+
+
+def test_demonstrations_are_filtered_where_quantiles_are_each_prompts_own(toy_cell: Callable[..., Any]) -> None:
+    kept = {}
+    for per_prompt in (False, True):
+        lab, task = toy_cell()
+        others = [{**row, "prompt_id": f"sft/{i}"} for i, row in enumerate(task.demonstrations.to_list())]
+        cell = lab, replace(task, demonstrations=Dataset.from_list(others))
+        _, (rows,), _ = trained_on(cell, given(thresholds=(0.6,), demonstrations=True, per_prompt=per_prompt))
+        kept[per_prompt] = [row["prompt_id"] for row in rows if row["sample"] is None]
+    assert 0 < len(kept[False]) < len(others)
+    assert kept[True] == kept[False]  # by the same scale, as none of their prompts was sampled
 
 
 def test_the_scale_of_rewards_is_that_of_the_first_grow_step(toy_cell: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 from alignarena.reports import wins
+from alignarena.reports.page import write_report
 from alignarena.results.frame import load_results
 from alignarena.results.store import RunFolder
 
@@ -46,6 +47,14 @@ def test_every_pair_is_counted_once(match: wins.Matches) -> None:
     assert len(table.rows) == math.comb(6, 2)
     counted = dict(zip(table.columns, table.rows[0], strict=True))
     assert counted["wins"] + counted["ties"] + counted["losses"] == 160
+
+
+def test_where_sft_shares_no_seed_there_is_no_match_but_a_report(tmp_path: Path, run_folders: ModuleType) -> None:
+    first = run_folders.quickstart(tmp_path / "first", methods=("sft",))
+    second = run_folders.quickstart(tmp_path / "second", methods=("dpo", "ppo"), seeds=(1,))
+    assert wins.matches(load_results(first.path, second.path)) == []
+    html = write_report([first.path, second.path], tmp_path / "both").read_text(encoding="utf-8")
+    assert "left out, as fewer than two methods" in html
 
 
 def test_runs_of_several_suites_are_never_matched_with_each_other(tmp_path: Path, run_folders: ModuleType) -> None:

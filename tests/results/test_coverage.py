@@ -142,3 +142,15 @@ def test_equal_methods_seldom_get_a_verdict(seeds: int) -> None:
                          for p, one in zip(adjusted, found, strict=True)))  # fmt: skip
     print(f"a wrong verdict among 8, {seeds} seeds: {np.mean(wrong):.3f}")
     assert np.mean(wrong) <= 0.05
+
+
+def test_equal_win_rates_of_two_seeds_and_few_prompts_seldom_get_a_verdict() -> None:
+    """The same of wins: by chance both seeds win equally many of 30 prompts one time in ten, and seem to be certain."""
+    rng, wrong = np.random.default_rng(70), []
+    for _ in range(TRIALS):
+        wins = rng.choice([-0.5, 0.5], (8, 2, 30))
+        found = [stats.paired_difference([(seed, np.arange(30)) for seed in one], n=500) for one in wins]
+        told = [one.p_value if one.verdict.outcome != "cannot tell" else 1.0 for one in found]
+        wrong.append(min(stats.holm(told)) <= 0.05)
+    print(f"a wrong verdict among 8 by wins, 2 seeds of 30 prompts: {np.mean(wrong):.3f}")
+    assert np.mean(wrong) <= 0.05

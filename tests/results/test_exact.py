@@ -84,6 +84,21 @@ def test_failed_and_diverged_cells_are_rows_without_figures(tmp_path: Path) -> N
     assert math.isnan(summary.loc["cpl", "j_efficiency"])  # the seed that is left is no fair sample
 
 
+def test_a_failed_seed_is_one_of_its_methods_group(tmp_path: Path) -> None:
+    folder = exact_folders.exact(tmp_path / "run", labels=256)
+    folder.fail_cell("dpo", 1, "RunFailed: loss is NaN at step 3")
+    results = load_results(folder.path)
+    table = exact_table(results)
+    assert list(table.loc[table["method"] == "dpo", "labels"]) == [256.0, 256.0]
+    [row] = exact_summary(results).set_index("method").loc[["dpo"]].to_dict("records")
+    assert (row["labels"], row["seeds"]) == (256.0, 2)
+    assert math.isnan(row["reward"])  # the seed that is left is no fair sample
+    paths = [exact_folders.exact(tmp_path / f"world-{world}", world=world).path for world in (0, 1)]
+    other = exact_folders.exact(tmp_path / "world-2", world=2, failed=("dpo",))  # none of its own has finished
+    [row] = exact_summary(load_results(*paths, other.path)).set_index("method").loc[["dpo"]].to_dict("records")
+    assert (row["labels"], row["worlds"]) == (512.0, 3) and math.isnan(row["reward"])
+
+
 def test_the_world_is_the_unit_where_there_are_several(tmp_path: Path) -> None:
     paths = [exact_folders.exact(tmp_path / f"world-{world}", world=world).path for world in (0, 1, 2)]
     one = exact_summary(load_results(paths[0])).set_index("method").loc["dpo"]

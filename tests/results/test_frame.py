@@ -192,6 +192,16 @@ def test_runs_of_one_suite_are_merged_and_runs_of_several_kept_apart(tmp_path: P
     assert verdicts["hh/dpo"].startswith("better")
 
 
+def test_a_method_of_other_settings_is_another_row(tmp_path: Path, run_folders: ModuleType) -> None:
+    first, second, third = (run_folders.quickstart(tmp_path / name, methods=("sft", "dpo")) for name in "abc")
+    suite = second.suite
+    second.write_suite({**suite, "methods": {**suite["methods"], "dpo": {"beta": 0.3}}})
+    third.write_suite({**suite, "methods": {"sft": None}})  # shares no method that differs: it joins the first it fits
+    results = load_results(first.path, second.path, third.path)
+    assert results.methods == ["a/sft", "a/dpo", "b/sft", "b/dpo"]
+    assert results.entry("b/dpo").baseline == "b/sft"
+
+
 def test_a_studys_folder_stands_for_its_variants_in_order(tmp_path: Path, run_folders: ModuleType) -> None:
     for name in ("strong", "weak"):
         folder = run_folders.quickstart(tmp_path / name, methods=("sft", "dpo"))

@@ -77,6 +77,25 @@ def test_what_is_read_says_how_far_to_trust_it_and_why_there_is_a_dash(run: RunF
     assert "judge_q9_high" in csv_text(table).splitlines()[0]
 
 
+def test_without_a_whole_sft_nobody_has_a_verdict(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.quickstart(tmp_path / "run", methods=("sft", "ppo"), seeds=(0, 1, 2))
+
+    def said() -> list[str]:
+        results = load_results(folder.path)
+        row = rows(results)["ppo"]
+        return [row["verdict_vs_sft"], row["not_worse_than_sft"], results.compare("ppo", "sft").winner]
+
+    rising = run_folders.training("ppo", lambda step: 0.02 * step)
+    folder.write_cell("sft", 2, metrics=rising)
+    found = said()
+    assert found.pop(1) == "not worse (margin 0.05)"  # that ranks nobody
+    assert found == ["no verdict (sft not converged)"] * 2
+    folder.fail_cell("sft", 2, "RunFailed: loss is NaN at step 3")
+    assert said() == ["no verdict (sft FAILED)"] * 3
+    (folder.cell_path("sft", 2) / "FAILED").unlink()
+    assert said() == ["no verdict (sft WAITING)"] * 3
+
+
 def test_suites_read_together_have_no_one_number(run: RunFolder, tmp_path: Path, run_folders: ModuleType) -> None:
     other = run_folders.quickstart(tmp_path / "other", methods=("sft", "dpo"))
     other.update_status(suite_digest="d2")

@@ -122,6 +122,50 @@ def test_crossed_interval_by_hand() -> None:
     assert (alone.low, alone.freedom) == (stats.t_interval([1, 2, 3]).low, 2)
 
 
+def test_seeds_that_tie_by_chance_are_taken_to_scatter_as_their_resamples_do() -> None:
+    # Replicates of two seeds that share nothing, of variance 4/3 each and of 11 units: x 11/10.
+    drawn, common = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]]), np.array([[-1.0], [1], [1], [-1]])
+    found = stats.crossed_interval(np.array([0.5, 0.5 + 1e-16]), drawn, 11)
+    assert (found.standard_error, found.freedom) == (pytest.approx(math.sqrt(22 / 15 / 2)), 1)
+    # What they share, 25 times that, is no part of what tells them apart.
+    found = stats.crossed_interval(np.array([0.5, 0.5]), drawn + 5 * common, 11)
+    assert found.standard_error == pytest.approx(math.sqrt(22 / 15 * (1 / 2 + 25)))
+    # Where they differ at all, it is their difference that says by how much.
+    assert stats.crossed_interval(np.array([0.0, 0.1]), drawn, 11).standard_error == pytest.approx(0.05)
+
+
+def test_equal_win_rates_of_two_seeds_seldom_get_a_verdict() -> None:
+    # Thirty prompts won or lost: one time in ten both seeds win equally many, which is no perfect knowledge.
+    rng, wrong = np.random.default_rng(11), []
+    for _ in range(60):
+        wins = rng.choice([-0.5, 0.5], (8, 2, 30))
+        found = [stats.paired_difference([(seed, np.arange(30)) for seed in one], n=500) for one in wins]
+        told = [one.p_value if one.verdict.outcome != "cannot tell" else 1.0 for one in found]
+        wrong.append(min(stats.holm(told)) <= 0.05)
+    assert np.mean(wrong) <= 0.05
+
+
+def test_where_seeds_and_prompts_all_agree_the_signs_of_the_clusters_are_flipped() -> None:
+    def found(clusters: int) -> stats.Difference:
+        return stats.paired_difference([(np.full(clusters, 0.1), np.arange(clusters))] * 3)
+
+    few, many = found(5), found(30)
+    assert (few.p_value, few.verdict.outcome) == (2.0**-4, "cannot tell")
+    assert few.test == "sign-flip test over 5 prompt clusters"
+    assert (many.p_value, many.verdict.outcome) == (pytest.approx(1e-4, rel=1e-3), "better")
+    assert found(1).p_value == 1.0
+    assert str(many.verdict) == "better (method, 3 seeds)" and many.smallest_p == 0.25
+
+
+def test_a_verdict_asks_the_interval_and_the_test() -> None:
+    # The interval over seeds has the topics' degrees of freedom, the test the seeds': it may exclude 0 alone.
+    topics = np.random.default_rng(12).normal(size=30)
+    seeds = [(topics - topics.mean() + mean, np.arange(30)) for mean in (0.59, 0.6, 0.61)]
+    found = stats.paired_difference(seeds)
+    assert found.low > 0 and 0.05 < found.p_value < 0.15
+    assert found.verdict.outcome == "cannot tell"
+
+
 def test_the_p_value_is_never_surer_than_the_interval_over_seeds() -> None:
     rng = np.random.default_rng(10)
     topics, labels = rng.normal(size=30), np.arange(30)
@@ -158,8 +202,9 @@ def test_not_worse_p_by_hand() -> None:
     # Seeds' means 0, .1, .2 and a margin of .1: t = .2 / (.1 / sqrt 3) = 2 sqrt 3, 2 degrees of freedom, one side.
     seeds = [(np.full(4, mean), np.arange(4)) for mean in (0.0, 0.1, 0.2)]
     assert stats.not_worse_p(seeds, 0.1) == pytest.approx(0.074180 / 2, abs=1e-6)
-    same = [(np.zeros(4), np.arange(4))] * 2
-    assert (stats.not_worse_p(same, 0.1), stats.not_worse_p(same, 0.0)) == (0.0, 1.0)
+    same = [(np.zeros(4), np.arange(4))] * 2  # no seed or prompt differs: the signs of the clusters, as with one seed
+    assert (stats.not_worse_p(same, 0.1), stats.not_worse_p(same, 0.0)) == (1 / 16, 1.0)
+    assert stats.not_worse_p([(np.full(4, -0.2), np.arange(4))] * 2, 0.1) == 1.0
 
 
 def test_a_method_at_the_margin_is_seldom_called_not_worse_and_one_as_good_as_sft_often() -> None:

@@ -65,6 +65,17 @@ def test_parquet_is_tidy_and_complete(finished_run: RunFolder, run_folders: Modu
     assert frame.loc[frame["metric"] == "sentiment", "value"].isna().any()
 
 
+def test_a_scores_own_cluster_comes_before_that_of_its_prompts_completions(
+    tmp_path: Path, run_folders: ModuleType
+) -> None:
+    folder = run_folders.quickstart(tmp_path / "run", methods=("sft",))
+    asked = {"sample": 0, "evaluator": "xstest", "metric": "xstest_refusal", "value": 1.0}  # no completion has them
+    rows = [{"prompt_id": f"xstest/{i}", "cluster": "xstest/homonyms", **asked} for i in range(2)]
+    rows += [{"prompt_id": "p011", "cluster": None, **asked}, {"prompt_id": "pair-7", **asked}]
+    folder.write_cell("sft", 0, scores=rows)
+    assert list(folder.frame()["cluster"]) == ["xstest/homonyms", "xstest/homonyms", "topic-5", "pair-7"]
+
+
 def test_opening_what_is_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no suite\.resolved\.yaml"):
         RunFolder.open(tmp_path)

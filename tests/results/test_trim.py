@@ -19,9 +19,20 @@ def test_a_trimmed_run_gives_the_same_leaderboard(finished_run: RunFolder, tmp_p
     finished_run.write_results_parquet()
     small = trim(finished_run.path, tmp_path / finished_run.path.name)
     assert not list(small.rglob("scores.jsonl")) and not (small / "report").exists()
-    kept, whole = (folder.read_cell("base", 0).scores for folder in (RunFolder(small), finished_run))
-    assert kept == [{name: row[name] for name in SCORE_COLUMNS} for row in whole]  # nulls are still null
+    kept, whole = (folder.read_cell("base", 0) for folder in (RunFolder(small), finished_run))
+    clusters = {row["prompt_id"]: row["cluster"] for row in whole.completions}
+    assert kept.scores == [  # nulls are still null
+        {name: row[name] for name in SCORE_COLUMNS} | {"cluster": clusters[row["prompt_id"]]} for row in whole.scores
+    ]
     assert load_results(str(small)).leaderboard().equals(load_results(str(finished_run.path)).leaderboard())
+
+
+def test_figures_without_completions_keep_their_clusters(finished_run: RunFolder, tmp_path: Path) -> None:
+    finished_run.write_results_parquet()
+    small = trim(finished_run.path, tmp_path / finished_run.path.name, figures=True)
+    assert RunFolder(small).frame().equals(finished_run.frame())
+    board = load_results(str(small)).leaderboard()[["gold_reward_low", "gold_vs_sft_low", "verdict_vs_sft"]]
+    assert board.equals(load_results(str(finished_run.path)).leaderboard()[list(board.columns)])
 
 
 def test_only_a_run_folder_can_be_trimmed(tmp_path: Path) -> None:

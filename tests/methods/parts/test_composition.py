@@ -13,6 +13,7 @@ from alignarena.core.errors import BadInput
 from alignarena.methods.best_of_n import BestOfN
 from alignarena.methods.parts.composition import Chain, Iterate
 from alignarena.methods.parts.experience import Fixed
+from alignarena.methods.parts.instructions import Instructed
 from alignarena.methods.parts.losses import DPOLoss, SFTLoss
 from alignarena.methods.parts.reward_modelling import RewardModelling
 from alignarena.methods.parts.rows import pairs
@@ -32,6 +33,14 @@ class Tuned:
     def align(self, task: Task, lab: Lab) -> Policy:
         STARTS.append(task)
         return lab.fit(task.policy, Fixed(task.demonstrations), SFTLoss(), Schedule(learning_rate=self.rate))
+
+
+@dataclass(frozen=True)
+class Told:
+    """Leaves the policy as it is, under an instruction."""
+
+    def align(self, task: Task, lab: Lab) -> Policy:
+        return Instructed(task.policy, "Be brief.")
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,11 @@ def test_a_share_of_the_budget_ends_the_first_stage_alone(toy_cell: Callable[...
     assert policy is lab.account.last_policy
 
 
-def test_a_recipe_cannot_be_trained_further(toy_cell: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("first", "gives"),
+    [(BestOfN(reward_model=Known()), "BestOfN gives a BestOfNPolicy"), (Told(), "Told gives a Instructed")],
+)
+def test_a_recipe_cannot_be_trained_further(toy_cell: Callable[..., Any], first: Any, gives: str) -> None:
     lab, task = toy_cell()
-    with pytest.raises(BadInput, match=r"BestOfN gives a BestOfNPolicy, which cannot be trained further"):
-        Chain(BestOfN(reward_model=Known()), Tuned()).align(task, lab)
+    with pytest.raises(BadInput, match=f"{gives}, which cannot be trained further"):
+        Chain(first, Tuned()).align(task, lab)

@@ -36,9 +36,16 @@ def test_a_quantile_is_the_share_that_is_no_better() -> None:
 
 
 def test_own_quantiles_are_within_a_prompt() -> None:
-    assert own_quantiles(rows()).tolist() == [0.25, 0.75, 0.75, 1.0, 1.0, 1.0, 1.0]
+    assert own_quantiles(rows(), [0.5]).tolist() == [0.25, 0.75, 0.75, 1.0, 1.0, 1.0, 1.0]
     shuffled = rows().select([6, 3, 1, 5, 0, 2, 4])  # rows of a prompt need not stand together
-    assert own_quantiles(shuffled).tolist() == [1.0, 1.0, 0.75, 1.0, 0.25, 0.75, 1.0]
+    assert own_quantiles(shuffled, [0.5]).tolist() == [1.0, 1.0, 0.75, 1.0, 0.25, 0.75, 1.0]
+
+
+def test_the_only_demonstration_of_a_prompt_is_not_the_best_of_itself() -> None:
+    shown = [{"prompt_id": f"d{score}", "prompt": "x", "completion": "y", "score": score} for score in (0.1, 0.6)]
+    shown.append({"prompt_id": "p0", "prompt": "p0", "completion": "z", "score": 0.5})  # of a prompt that was sampled
+    both = joined(rows(), Dataset.from_list(shown))
+    assert own_quantiles(both, [0.2, 0.4, 0.8, 0.9])[-3:].tolist() == [0.0, 0.5, 0.8]
 
 
 def test_a_threshold_is_strict() -> None:
@@ -60,6 +67,8 @@ def test_equal_rewards_all_pass_below_one() -> None:
 
 def test_informative_is_the_share_of_prompts_whose_scores_differ() -> None:
     assert informative(rows()) == pytest.approx(1 / 3)
+    shown = Dataset.from_list([{"prompt_id": "d", "prompt": "x", "completion": "y", "score": 0.3}])
+    assert informative(joined(rows(), shown)) == pytest.approx(1 / 3)  # a demonstration is no prompt sampled from
 
 
 def test_coverage_counts_prompts_and_demonstrations_apart() -> None:
