@@ -50,6 +50,7 @@ from alignarena.core.registry import load_file
 
 
 def test_{name}_keeps_the_contract() -> None:
+    """Its rows hold what its loss reads, and more that `check_method` asks."""
     load_file(Path(__file__).with_name("{name}.py"))
     lab = check_method("{name}")
     assert lab.log[0] == "fit Fixed DPOLoss"  # the verbs it used, in order

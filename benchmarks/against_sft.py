@@ -37,8 +37,10 @@ def paired(own: Iterable[Row], baseline: Iterable[Row]) -> list[tuple[Row, Pair]
 
 
 def no_completions(folder: RunFolder) -> BadInput:
-    """Return the error that a run holds nothing to judge."""
-    return BadInput(f"{folder.path}: no completions are stored here (trimmed results); judge the run they are from")
+    """Return the error that a run holds nothing to judge or score."""
+    return BadInput(
+        f"{folder.path}: no completions are stored here (trimmed results); judge or score the run they are from"
+    )
 
 
 def feedback(folder: RunFolder, cell: Cell) -> frozenset[str]:

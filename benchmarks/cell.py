@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from alignarena.benchmarks.suite import Suite, suite_digest
 from alignarena.benchmarks.trackers import report_curves
 from alignarena.core.contract import Judge, Lab, Method, Policy, Rows, Scorer, TrainablePolicy
 from alignarena.core.digest import digest
-from alignarena.core.errors import BadInput, BudgetUsedUp, RunFailed
+from alignarena.core.errors import BadInput, BudgetUsedUp, RunFailed, Unusable
 from alignarena.core.files import atomic_write, write_json
 from alignarena.evaluators.heldout_reward import linear_reward_model
 from alignarena.evaluators.registry import evaluate
@@ -161,22 +162,34 @@ def aligned(start: Start, bench: Bench, method: Method) -> tuple[Policy, Harness
         RunFailed: The method cannot go on, or not with this suite.
     """
     lab = start.cell_lab(bench.sft)
+    task = start.task(bench.sft, lab)
     try:
-        policy = method.align(start.task(bench.sft, lab), lab)
+        with _its_own_failure():
+            policy = method.align(task, lab)
     except BudgetUsedUp:
         policy = lab.account.last_policy or bench.sft
-    except BadInput as error:
-        raise RunFailed(str(error)) from error  # to this method: what all have in common was made before
     lab.settle(policy)
     cut_short = any(stage.get("stopped") == "budget" for stage in lab.account.stages)
     return policy, lab, "budget" if lab.account.used_up or cut_short else "finished"
+
+
+@contextmanager
+def _its_own_failure() -> Iterator[None]:
+    """Take a wrong input that a method alone meets for its failure, which ends no other's run."""
+    try:
+        yield
+    except Unusable:
+        raise
+    except BadInput as error:
+        raise RunFailed(str(error)) from error
 
 
 def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunFolder) -> None:
     """Align, sample and score one method, and write its folder."""
     start.progress.cell = f"{name}/{start.seed}"
     policy, lab, stopped = aligned(start, bench, method)
-    rows = bench.answers(policy)
+    with _its_own_failure():  # a prompt that its instruction makes too long, say
+        rows = bench.answers(policy)
     scores = evaluate(start.suite.evaluators, CellEvidence(bench, rows, policy, method, frozenset(lab.account.lineage)))
     if not start.backbone.accelerator.is_main_process:
         return
@@ -193,10 +206,10 @@ def run_cell(start: Start, bench: Bench, name: str, method: Method, folder: RunF
     saved = folder.cell_path(name, start.seed) / "policy"
     save_policy(policy, saved)
     atomic_write(saved / "README.md", model_card(folder, name, start.seed))
-    report_curves(start.suite.report_to, start.suite.name, f"{name}/{start.seed}", metrics, folder.path)
     rise = last_rise(metrics)
     ended = {"rise": asdict(rise)} if rise is not None else {}
     folder.finish_cell(name, start.seed, stopped, digest=cell_digest(start.suite, start.seed, method), **ended)
+    report_curves(start.suite.report_to, start.suite.name, f"{name}/{start.seed}", metrics, folder.path)
 
 
 def cell_digest(suite: Suite, seed: int, method: Method) -> str:

@@ -15,7 +15,7 @@ from alignarena.benchmarks.against_sft import Row, compared, feedback, no_comple
 from alignarena.core.errors import RunFailed
 from alignarena.core.lineage import WITHHELD, compared_model, same_family
 from alignarena.core.text import prompt_text
-from alignarena.evaluators.judges.pairs import Answer, PairJudge
+from alignarena.evaluators.judges.pairs import Answer, PairJudge, orders_read
 from alignarena.evaluators.judges.registry import IN_A_RUN, find_judge
 from alignarena.results import agreement
 from alignarena.results.cells import Cell
@@ -25,6 +25,9 @@ from alignarena.results.store import RunFolder
 
 _COLUMNS = ["method", "seed", "win rate", "low", "high", "swap consistency", "position bias", "unreadable", "missing",
             "suspects", "reason"]  # fmt: skip
+_AGAIN = "once that is mended, the same command asks again"
+_UNREADABLE = ("no reply named a side",
+               "replies are kept, so ask by other settings: --set max_tokens=2048 if it reasons first")  # fmt: skip
 
 
 def judge(run_dir: str | Path, spec: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -37,7 +40,7 @@ def judge(run_dir: str | Path, spec: str, settings: Mapping[str, Any] | None = N
 
     Raises:
         BadInput: No such judge or folder, or a run without SFT.
-        RunFailed: The judge answers nothing at all.
+        RunFailed: The judge answers nothing at all, or nothing that names a side.
     """
     for folder in run_folders(run_dir):
         _judge(folder, spec, settings)
@@ -68,7 +71,7 @@ class _Judged:
         """Return the row of the judge's table."""
         wins = [math.nan if one.probability is None else one.probability for one in self.answers]
         rate = bootstrap_interval(wins, [str(row.get("cluster") or row["prompt_id"]) for row in self.rows])
-        orders = [one.orders for one in self.answers if one.orders is not None and not one.ruled]
+        orders = orders_read(self.answers)
         measured = [rate.mean, rate.low, rate.high, agreement.swap_consistency(orders), agreement.position_bias(orders)]
         missing = Counter(one.missing for one in self.answers if one.missing)
         counts = [sum(one.unreadable for one in self.answers), missing.total(), sum(map(_suspect, self.answers))]
@@ -94,16 +97,17 @@ def _judge(folder: RunFolder, spec: str, settings: Mapping[str, Any] | None) -> 
         asked = _of_run(folder, spec, everything, group[0].seed) if of_run else find_judge(spec, settings)
         judged += _verdicts(asked, group, baselines, folder)
     _must_have_answered(asked, [answer for one in judged for answer in one.answers])
-    _write(folder, asked, judged)
+    _write(folder, spec.partition(":")[0], asked, judged)
 
 
 def _must_have_answered(asked: PairJudge, answers: Sequence[Answer]) -> None:
     questions = [one for one in answers if not one.ruled]
+    if not questions or any(not one.missing and one.unreadable < 2 for one in questions):
+        return
     missing = Counter(one.missing for one in questions if one.missing)
-    if questions and missing.total() == len(questions):
-        why = missing.most_common(1)[0][0]
-        raise RunFailed(f"judge {asked.name} answered none of {len(questions)} comparisons ({why}), and nothing was "
-                        "written; once that is mended, the same command asks again")  # fmt: skip
+    why, then = (missing.most_common(1)[0][0], _AGAIN) if missing else _UNREADABLE
+    raise RunFailed(f"judge {asked.name} answered none of {len(questions)} comparisons ({why}), and nothing was "
+                    f"written; {then}")  # fmt: skip
 
 
 def _of_run(folder: RunFolder, spec: str, cells: Sequence[Cell], seed: int) -> PairJudge:
@@ -135,14 +139,22 @@ def _withheld(asked: PairJudge, cell: Cell, folder: RunFolder) -> str:
     return WITHHELD if own else ""
 
 
-def _write(folder: RunFolder, asked: PairJudge, judged: Sequence[_Judged]) -> None:
+def _metric(folder: RunFolder, kind: str, asked: PairJudge) -> str:
+    """Return what a judge's scores are called: its name, with its kind if a judge of another kind took that before."""
     metric = f"judge_{re.sub(r'[^a-z0-9]+', '_', asked.name.lower()).strip('_')}"
+    known = folder.provenance.get("evaluators", {}).get(metric, {})
+    return metric if known.get("kind", kind) == kind else f"{metric}_{kind}"
+
+
+def _write(folder: RunFolder, kind: str, asked: PairJudge, judged: Sequence[_Judged]) -> None:
+    metric = _metric(folder, kind, asked)
     for one in judged:
         kept = [row for row in one.cell.scores if row["evaluator"] != metric]
         folder.write_cell(one.cell.method, one.cell.seed, scores=[*kept, *one.scores(metric)])
-    note = f"win rate against SFT by the judge {asked.name}, ties half{_warning(asked, folder)}"
+    how = f" {asked.how}" if asked.how else ""
+    note = f"win rate against SFT by the judge {asked.name}{how}, ties half{_warning(asked, folder)}"
     withheld = {one.key: one.withheld for one in judged if one.withheld}
-    card = {"role": asked.role, "note": note, "withheld": withheld}
+    card = {"role": asked.role, "kind": kind, "note": note, "withheld": withheld}
     noted = folder.provenance
     folder.write_json("provenance.json", {**noted, "evaluators": {**noted.get("evaluators", {}), metric: card}})
     table = {"title": f"Judge {asked.name} ({asked.role})", "caption": _caption(note), "columns": _COLUMNS,
@@ -163,6 +175,6 @@ def _warning(asked: PairJudge, folder: RunFolder) -> str:
 def _caption(note: str) -> str:
     return (
         f"{note[0].upper()}{note[1:]}. 95 % intervals over clusters of prompts, a seed each. An unreadable reply is "
-        "even; a pair without an answer is missing, and the same command asks for it. Suspects: pairs of which a "
-        "completion is empty, cut, or seems to be written for the judge."
+        "even, and its pair in neither consistency nor bias; a pair without an answer is missing, and the same command "
+        "asks for it. Suspects: pairs of which a completion is empty, cut, or seems to be written for the judge."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -27,6 +28,7 @@ def provenance(
     backbone: Backbone,
     files: Iterable[str | Path],
     known: Mapping[str, Any],
+    folder: Path,
 ) -> dict[str, Any]:
     """Return what ``provenance.json`` holds.
 
@@ -36,6 +38,7 @@ def provenance(
         backbone: The model that runs it.
         files: Loose method files that were loaded; scoring the run again loads them too.
         known: What earlier runs into the folder recorded: the cards of methods that this one leaves out stay.
+        folder: The run folder.
     """
     versions = {name: _version(name) for name in ("alignarena", *_PACKAGES)}
     return {
@@ -52,7 +55,7 @@ def provenance(
             "attention": backbone.form,
         },
         "seeds": sorted({*known.get("seeds", ()), *plan.seeds}),
-        "command": " ".join(["alignarena", *sys.argv[1:]]),
+        "command": _command(folder),
         "started": now(),
         "methods": {**known.get("methods", {}), **{name: _card(name, method) for name, method in methods.items()}},
         "method_files": sorted({*known.get("method_files", ()), *(str(Path(file).resolve()) for file in files)}),
@@ -71,6 +74,13 @@ def evaluator_cards(plan: Suite, names: Iterable[str]) -> dict[str, dict[str, st
 def now() -> str:
     """Return the time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _command(folder: Path) -> str:
+    """Return the command that was given; where Python asked for the run, one that runs its suite."""
+    if sys.argv[1:2] == ["run"]:  # of a worker's process, too
+        return shlex.join(["alignarena", *sys.argv[1:]])
+    return shlex.join(["alignarena", "run", str(folder / "suite.resolved.yaml"), "--out", f"{folder}-again"])
 
 
 def _card(name: str, method: Method) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from alignarena.benchmarks.against_sft import feedback
+from alignarena.benchmarks.against_sft import feedback, no_completions
 from alignarena.benchmarks.cell import Bench, aligned
 from alignarena.benchmarks.exact.laboratory import Measured
 from alignarena.benchmarks.measured import write_measured
@@ -18,7 +18,7 @@ from alignarena.benchmarks.suite import load_suite
 from alignarena.benchmarks.sweep import Sweep
 from alignarena.core import registry
 from alignarena.core.contract import Judge, Lab, Policy, Rows, Scorer, TrainablePolicy
-from alignarena.core.errors import BadInput
+from alignarena.core.errors import Unusable
 from alignarena.evaluators.registry import evaluate
 from alignarena.evaluators.registry import find as find_evaluator
 from alignarena.harness.cache import Cache
@@ -33,10 +33,10 @@ class _ForScoring(Cache):
         """Add a stage that is cheap and changes no policy.
 
         Raises:
-            BadInput: The stage would sample or train.
+            Unusable: The stage would sample or train.
         """
         if record["verb"] not in ("score", "prefer", "logps", "embed"):
-            raise BadInput(
+            raise Unusable(
                 f"the cache {self.root} no longer holds the stage {record['stage']!r} of this run, and scoring never "
                 "samples or trains; run the suite again, or name evaluators that read completions alone (behaviour)"
             )
@@ -51,7 +51,8 @@ def score(run_dir: str | Path, evaluators: Sequence[str] | None = None) -> None:
         evaluators: Names; the suite's by default.
 
     Raises:
-        BadInput: Not a run folder, an unknown evaluator, or one that needs what the cache no longer holds.
+        BadInput: Not a run folder or one without completions, an unknown evaluator, or one that needs what the cache
+            no longer holds.
     """
     folder = RunFolder.open(run_dir)
     for file in folder.provenance.get("method_files", ()):
@@ -60,8 +61,10 @@ def score(run_dir: str | Path, evaluators: Sequence[str] | None = None) -> None:
     names = tuple(evaluators or plan.evaluators)
     for name in names:
         find_evaluator(name)
-    sweep = Sweep(plan, folder, cache=_ForScoring())
+    sweep = Sweep(plan, folder, cache=_ForScoring(), notes_provenance=False)
     cells = [folder.read_cell(*cell) for cell in folder.cells() if folder.state(*cell) == "DONE"]
+    if not all(cell.completions for cell in cells):
+        raise no_completions(folder)
     fresh = [evaluate(names, _StoredEvidence(sweep, cell, cells)) for cell in cells]  # all, before any file is replaced
     for cell, scores in zip(cells, fresh, strict=True):
         kept = [row for row in cell.scores if row["evaluator"] not in names]
@@ -82,7 +85,7 @@ def stored_bench(folder: RunFolder, seed: int) -> Bench:
     for file in folder.provenance.get("method_files", ()):
         registry.load_file(file)
     plan = load_suite(str(folder.path / "suite.resolved.yaml"))
-    return Sweep(plan, folder, cache=_ForScoring()).seed(seed)[1]
+    return Sweep(plan, folder, cache=_ForScoring(), notes_provenance=False).seed(seed)[1]
 
 
 class _StoredEvidence:

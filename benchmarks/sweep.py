@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 from alignarena.benchmarks.cell import Bench, cell_digest, run_cell
 from alignarena.benchmarks.datasets import files_digest, load_dataset_splits, model_of
@@ -27,6 +28,7 @@ from alignarena.benchmarks.suite import Suite, build_method, load_suite, resolve
 from alignarena.benchmarks.trackers import check_tracker
 from alignarena.core import registry
 from alignarena.core.contract import Method
+from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, RunFailed
 from alignarena.core.files import read_json
 from alignarena.evaluators.registry import find as find_evaluator
@@ -120,6 +122,7 @@ class Sweep:
         self.methods = {
             name: shared_settings(build_method(name, given), given, plan) for name, given in plan.methods.items()
         }
+        digest(*self.methods.values())  # reads their sources as they were loaded, whatever they are edited to meanwhile
         for name in plan.evaluators:
             find_evaluator(name)
         self._backbone: Backbone | None = None
@@ -127,8 +130,7 @@ class Sweep:
 
     def run(self, jobs: int = 1) -> list[str]:
         """Run every cell that is not done, ``jobs`` at a time; return those that failed."""
-        if self._is_main:
-            self._claim_folder()
+        self._claim_together()
         todo = [(name, seed) for seed in self.plan.seeds for name in self.methods if not self._done(name, seed)]
         before, started = float(self.folder.status.get("machine_seconds", 0.0)), time.perf_counter()
         jobs = min(jobs, len(todo))
@@ -161,7 +163,8 @@ class Sweep:
             if self.plan.threads:
                 torch.set_num_threads(threads(1, 1, self.plan.threads))
             if self._notes_provenance:
-                noted = provenance(self.plan, self.methods, self._backbone, self.files, self.folder.provenance)
+                noted = provenance(self.plan, self.methods, self._backbone, self.files, self.folder.provenance,
+                                   self.folder.path)  # fmt: skip
                 self.folder.write_json("provenance.json", noted)
         if seed not in self._seeds:
             splits = load_dataset_splits(self.plan.data, too_long=self._backbone.tokens.too_long)
@@ -312,12 +315,20 @@ class Sweep:
         outcome = read_json(self.folder.cell_path(name, seed) / "DONE", {})
         return bool(outcome.get("digest") == cell_digest(self.plan, seed, self.methods[name]))
 
+    def _claim_together(self) -> None:
+        """Claim the folder in the first process; where it is refused, all of them raise."""
+        refused = [None] if not self._is_main else [_refusal(self._claim_folder)]
+        if processes().num_processes > 1:
+            broadcast_object_list(refused)
+        if refused[0]:
+            raise BadInput(refused[0])
+
     def _claim_folder(self) -> None:
         if (self.folder.path / STUDY).is_file():
             raise BadInput(f"{self.folder.path} holds a study; choose another --out")
-        digest = suite_digest(self.plan)
+        named = suite_digest(self.plan)
         known = self.folder.status.get("suite_digest")
-        if known not in (None, digest):
+        if known not in (None, named):
             if any(self.folder.state(*cell) in ("DONE", "FAILED") for cell in self.folder.cells()):
                 raise BadInput(
                     f"{self.folder.path} holds a run of another suite or revision; choose another --out, or remove it"
@@ -330,7 +341,8 @@ class Sweep:
             merged["methods"] = {**self.folder.suite.get("methods", {}), **merged["methods"]}
             merged["seeds"] = sorted({*self.folder.suite.get("seeds", ()), *merged["seeds"]})
         self.folder.write_suite(merged)
-        self.folder.update_status(suite_digest=digest, data_files=files_digest(self.plan.data))
+        files = files_digest(self.plan.data) or (self.folder.status.get("data_files") if known else None)
+        self.folder.update_status(suite_digest=named, data_files=files)
 
     def _refuse_mixtures(self) -> None:
         """Refuse a folder whose finished cells would be compared with, or averaged over, what was made otherwise.
@@ -348,6 +360,14 @@ class Sweep:
                     f"{folder} holds {name}/{seed}, made by other settings, evaluators or code of {name}, which one "
                     "table may not mix; choose another --out, or run all its seeds again with --seeds"
                 )
+
+
+def _refusal(claim: Callable[[], None]) -> str | None:
+    try:
+        claim()
+    except BadInput as error:
+        return str(error)
+    return None
 
 
 @contextmanager
@@ -370,7 +390,7 @@ def _may_be_of_one_process(error: Exception) -> bool:
 
     Out of memory is such a one. The launcher ends the others, and the same command goes on from what is done.
     """
-    return processes().num_processes > 1 and isinstance(error, RuntimeError)
+    return processes().num_processes > 1 and isinstance(error, RuntimeError | OSError | MemoryError)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

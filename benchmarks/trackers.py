@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def report_curves(
 ) -> None:
     """Send the training curves of a cell to a tracker, each line of metrics.jsonl as one step, in order.
 
+    A tracker that fails costs a line on stderr.
+
     Args:
         report_to: Where to; ``none`` does nothing.
         suite: The suite's name: the project of trackers that have such.
@@ -42,7 +45,13 @@ def report_curves(
     if report_to == "none":
         return
     PartialState()  # accelerate's trackers ask it which process this is
-    tracker = _tracker(report_to, suite.replace("/", "-"), cell, run_dir)
+    try:
+        _send(_tracker(report_to, suite.replace("/", "-"), cell, run_dir), metrics)
+    except Exception as error:  # whatever a tracker raises, the cell has its results
+        print(f"{cell}: curves not sent to {report_to}: {error}", file=sys.stderr)
+
+
+def _send(tracker: Any, metrics: Iterable[Mapping[str, Any]]) -> None:
     tracker.start()
     try:
         for step, row in enumerate(metrics):

@@ -14,7 +14,7 @@ from alignarena.results.exact import in_limit
 from alignarena.results.frame import Entry, Results
 from alignarena.results.over_optimisation import OverOptimisation, fit
 
-_KLS = ("objective/kl", "kl")  # what losses of this package, and TRL's trainers, call the distance while training
+_KL = "objective/kl"  # nats a completion; what TRL's trainers log is a mean over tokens, or counts padding
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def _course(entry: Entry) -> Course | None:
     last = max((row["fit"] for row in rows if "fit" in row), default=None)
     rows = [row for row in rows if row.get("fit") == last]
     reward = next((name for name in REWARDS if any(is_number(row.get(name)) for row in rows)), "")
-    distance = next((name for name in _KLS if any(is_number(row.get(name)) for row in rows)), "")
-    rows = [row for row in rows if is_number(row.get(reward)) and is_number(row.get(distance))]
-    seen = dict.fromkeys((row.get("phase"), float(row[distance]), float(row[reward])) for row in rows)
+    rows = [row for row in rows if is_number(row.get(reward)) and is_number(row.get(_KL))]
+    seen = dict.fromkeys((row.get("phase"), float(row[_KL]), float(row[reward])) for row in rows)
     if len(seen) < 3:
         return None
     kl, proxy = [max(0.0, one) for _, one, _ in seen], [one for _, _, one in seen]

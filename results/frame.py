@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,8 @@ class Entry:
     @property
     def status(self) -> Status:
         """FAILED where any seed failed: those that survived are no fair sample of the method."""
+        if any(cell.config != self.finished[0].config for cell in self.finished):
+            return "WAITING"  # a run with other settings was ended before it came to all seeds
         states = {cell.state for cell in self.cells.values()}
         unfinished: tuple[Status, ...] = ("FAILED", "RUNNING", "WAITING")
         for state in unfinished:
@@ -265,12 +267,17 @@ def paired_by_prompt(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
 
 
 def _entries(folders: Sequence[RunFolder]) -> Iterable[Entry]:
-    groups = _mergeable(folders)
+    groups, baselines = _mergeable(folders), dict[tuple[str, str], str]()
     for name, group in zip(_unique([group[0].name for group in groups]), groups, strict=True):
         prefix = f"{name}/" if len(groups) > 1 else ""
-        for method, cells in _merged(group).items():
+        methods = _merged(group)
+        own, suite = prefix + BASELINE, (_suite_digest(group[0]), _variant(group[0].suite))
+        # methods of other settings alone are compared with the SFT policy of the suite, which another run has
+        baseline = baselines.setdefault(suite, own) if BASELINE not in methods else own
+        baselines.setdefault(suite, own)
+        for method, cells in methods.items():
             holder = next(folder for folder in group if any(method == one for one, _ in folder.cells()))
-            yield Entry(prefix + method, method, prefix + BASELINE, holder, dict(sorted(cells.items())))
+            yield Entry(prefix + method, method, baseline, holder, dict(sorted(cells.items())))
 
 
 def _mergeable(folders: Sequence[RunFolder]) -> list[list[RunFolder]]:
@@ -280,10 +287,9 @@ def _mergeable(folders: Sequence[RunFolder]) -> list[list[RunFolder]]:
 
     def alike(one: RunFolder, other: RunFolder) -> bool:
         ours, theirs = suites[one.path], suites[other.path]
-        variants = {str(suite.get("name", "")).partition("/")[2] for suite in (ours, theirs)}
         settings, others = ours.get("methods") or {}, theirs.get("methods") or {}
         same = all((settings[method] or {}) == (others[method] or {}) for method in settings.keys() & others.keys())
-        return same and len(variants) == 1 and _suite_digest(one) == _suite_digest(other)
+        return same and _variant(ours) == _variant(theirs) and _suite_digest(one) == _suite_digest(other)
 
     for folder in folders:
         group = next((group for group in groups if all(alike(folder, other) for other in group)), None)
@@ -304,6 +310,10 @@ def _merged(folders: Sequence[RunFolder]) -> dict[str, dict[int, Cell]]:
             if seed not in cells or furthest.index(cell.state) < furthest.index(cells[seed].state):
                 cells[seed] = cell
     return methods
+
+
+def _variant(suite: Mapping[str, Any]) -> str:
+    return str(suite.get("name", "")).partition("/")[2]
 
 
 def _suite_digest(folder: RunFolder) -> str:

@@ -190,7 +190,7 @@ def training(method: str, reward: Callable[[int], float] = lambda step: 0.6 - 0.
             "step": step,
             "learning_rate": 5e-5,
             "loss": 0.69 - 0.01 * step + float(rng.normal(0, 0.01)),
-            "kl": 0.1 * step,
+            "objective/kl": 0.1 * step,
             "reward": reward(step),
             "grad_norm": 1.0,
         }

@@ -120,7 +120,7 @@ def _compiled(value: Any, seen: list[Any]) -> Any:
     """
     value = _unwrapped(value)
     if isinstance(getattr(value, "__name__", None), str) and not _is_of_session(value):
-        return f"{getattr(value, '__module__', None)}.{value.__name__}"
+        return _imported(value)
     if not isinstance(value, FunctionType | type):
         return _plain(value)
     if value in seen:
@@ -131,6 +131,16 @@ def _compiled(value: Any, seen: list[Any]) -> Any:
         return {name: _compiled(item, seen) for name, item in own.items() if callable(item) or name[:2] != "__"}
     bytecode = [_bytecode(code) for code in _codes(value.__code__)]
     return [*bytecode, {name: _compiled(item, seen) for name, item in sorted(_uses(value).items())}]
+
+
+def _imported(value: Any) -> list[str]:
+    """Name a module, or a class or function of one, with the source of what it uses of its package."""
+    name = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", None))
+    module = sys.modules.get(name)
+    if module is None or _is_pinned(name) or name in _PLAIN_DATA:
+        return [name, value.__name__]
+    texts = "".join(_text(used) for used in sorted(_used(module), key=lambda used: used.__name__))
+    return [name, value.__name__, hashlib.sha256(texts.encode()).hexdigest()[:16]]
 
 
 def _uses(function: FunctionType) -> dict[str, Any]:

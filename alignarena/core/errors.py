@@ -19,6 +19,10 @@ class BadInput(AlignArenaError):
     exit_status = 2
 
 
+class Unusable(BadInput):
+    """Something that every method needs cannot be used, such as the cache: no method's failure."""
+
+
 class RunFailed(AlignArenaError):
     """A run could not finish; what it had computed is in the cache and the next run goes on from there."""
 

@@ -52,6 +52,10 @@ class Ledger:
         return cls(**{name: value for name, value in counts.items() if name in known})
 
 
+OF_FITS = frozenset({"trained_tokens", "flops", "seconds"})  # the limits that end one
+OF_SAMPLING = OF_FITS | {"completions", "sampled_tokens"}  # samples that nothing may be learnt from are not drawn
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a cell may spend, in the counts of its ledger. ``None`` is no limit.

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from alignarena.core.errors import BadInput
+from alignarena.core.errors import Unusable
 from alignarena.core.files import UNWRITABLE
 
 
@@ -31,7 +31,7 @@ def locked(path: Path, seconds: float = -1) -> Iterator[None]:
         seconds: How long to wait while another process holds it; -1: until it is free.
 
     Raises:
-        BadInput: The cache cannot be written.
+        Unusable: The cache cannot be written.
         TimeoutError: It was not free in time.
     """
     try:
@@ -40,7 +40,7 @@ def locked(path: Path, seconds: float = -1) -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        raise BadInput(
+        raise Unusable(
             f"cannot write to the cache {path.parent}: {error.strerror}; set ALIGNARENA_CACHE to a folder of your own"
         ) from error
     with held:

@@ -38,7 +38,7 @@ from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, BudgetUsedUp
 from alignarena.core.feedback import cost_of_preferring, cost_of_scoring
 from alignarena.core.lineage import models, roots
-from alignarena.core.records import Budget, Ledger
+from alignarena.core.records import OF_FITS, OF_SAMPLING, Budget, Ledger
 from alignarena.core.rows import column, rows_of, table_of, with_column
 from alignarena.core.seeds import derive, generator
 from alignarena.harness.backbone import Backbone
@@ -56,10 +56,7 @@ from alignarena.harness.trainer import POLICY, Fit
 
 # Raise a verb's revision when a change to the harness changes what it computes: older cache entries are then unused.
 REVISIONS = {"sample": 3, "score": 3, "prefer": 2, "revise": 1, "logps": 2, "embed": 1, "fit": 3,
-             "fit_reward_model": 3, "train_with": 2}  # fmt: skip
-
-_OF_FITS = frozenset({"trained_tokens", "flops", "seconds"})  # the limits that end one
-_OF_SAMPLING = _OF_FITS | {"completions", "sampled_tokens"}  # samples that nothing may be learnt from are not drawn
+             "fit_reward_model": 3, "train_with": 3}  # fmt: skip
 
 
 class HarnessLab:
@@ -85,9 +82,9 @@ class HarnessLab:
     @property
     def exhausted(self) -> bool:
         """Tell whether the budget leaves nothing to sample, or nothing to do with samples."""
-        return self._reached(_OF_SAMPLING)
+        return self.reached(OF_SAMPLING)
 
-    def _reached(self, counts: Collection[str]) -> bool:
+    def reached(self, counts: Collection[str]) -> bool:
         """Tell whether a limit of these counts is reached, counting the verb under way."""
         under_way = self.memo.meter.so_far if self.memo.meter is not None else Ledger()
         reached = [self.budget.used_up(self.account.charged + under_way, counts) is not None]
@@ -97,7 +94,7 @@ class HarnessLab:
 
     def _may_buy(self, cost: Collection[str]) -> None:
         """Refuse what costs labels or a labeler's calls once their limit is reached; a purchase is made whole."""
-        if self._reached(cost):
+        if self.reached(cost):
             raise self._used_up()
 
     def _used_up(self) -> BudgetUsedUp:
@@ -290,7 +287,7 @@ class HarnessLab:
                     references=References(self.backbone, self.cache, start.digest), experience=experience, loss=loss,
                     schedule=schedule, seed=derive(self.seed, verb), phase_lab=self, meter=self.memo.metered,
                     stage=stage, live=LivePolicy(digest=f"live {key}", adapter=POLICY),
-                    budget_left=lambda: not self._reached(_OF_FITS), reads_scores=verb == "fit_reward_model",
+                    budget_left=lambda: not self.reached(OF_FITS), reads_scores=verb == "fit_reward_model",
                 )  # fmt: skip
                 try:
                     fit.run(self.cache.partial(key))
@@ -337,8 +334,10 @@ class HarnessLab:
     ) -> list[dict[str, Any]]:
         backbone, meter = self.backbone, self.memo.metered
         length = sampling.max_new_tokens or backbone.config.max_new_tokens
-        mine = rows[backbone.accelerator.process_index :: backbone.accelerator.num_processes]
-        prompts = [backbone.tokens.prompt_of(row, limited=self._limited) for row in mine]
+        process, processes = backbone.accelerator.process_index, backbone.accelerator.num_processes
+        # those of all rows: a prompt that is too long is then refused by every process, not by one of them
+        prompts = [backbone.tokens.prompt_of(row, limited=self._limited) for row in rows][process::processes]
+        mine = rows[process::processes]
         draws = [uniforms(self.seed, stream, row["prompt_id"], n, length) for row in mine]
         with self.progress.stage(f"sample {stream}", len(mine)) as bar:
             drawn = sample(backbone, policy.load(backbone), prompts, draws, sampling, bar.advance)

@@ -38,7 +38,8 @@ def train(backend: Any, policy: Any, rows: Rows, lab: Any, folder: Path) -> None
     backbone.add(POLICY, like=policy.load(backbone), seed=derive(seed, "adapter") % 2**31)
     try:
         with tempfile.TemporaryDirectory() as work, _own_process(), lab.progress.stage(backend.name, 1) as stage:
-            training = Training(backend, rows, lab, seed, Path(work), Watch(lab, backend.name, stage))
+            watch = Watch(lab, backend.name, stage, online=bool(backend.n))
+            training = Training(backend, rows, lab, seed, Path(work), watch)
             training.run()
         backbone.save(POLICY, folder)
     finally:

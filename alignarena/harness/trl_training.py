@@ -14,6 +14,7 @@ from transformers import PrinterCallback
 from alignarena.core.contract import Rows, Schedule
 from alignarena.core.degenerate import ROWS
 from alignarena.core.errors import BadInput
+from alignarena.core.records import OF_FITS, OF_SAMPLING
 from alignarena.core.seeds import generator
 from alignarena.harness.batches import Example, examples, grouped
 from alignarena.harness.phase import POLICY
@@ -33,7 +34,7 @@ class Training:
 
     def run(self) -> None:
         """Train; the variant then holds what came out."""
-        if self.lab.exhausted:
+        if self.lab.reached(OF_SAMPLING if self.backend.n else OF_FITS):
             self.watch.stopped = "budget"
             return
         trainer = self._online() if self.backend.n else self._offline()
@@ -69,6 +70,8 @@ class Training:
         options, size, parts = self._pairwise() if backend.name == "OnlineDPOTrainer" else self._groupwise()
         schedule = backend.schedule
         steps = len(rows) // schedule.batch_size * schedule.num_train_epochs
+        if backend.name != "OnlineDPOTrainer":
+            self.watch.steps_an_update = backend.prompts_per_update // schedule.batch_size * schedule.num_train_epochs
         options |= {"max_steps": steps, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
         trainer = self._made(options, size, parts, rows, reward_funcs=[rewards])
         trainer.prompts = rewards.prompts

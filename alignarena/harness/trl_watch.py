@@ -12,19 +12,23 @@ from transformers import TrainerCallback
 from alignarena.core.contract import Rows
 from alignarena.core.degenerate import in_samples
 from alignarena.core.errors import RunFailed
+from alignarena.core.records import OF_FITS, OF_SAMPLING
 from alignarena.harness.progress import Stage
 from alignarena.harness.sampler import Sample, sampled_row
 
-_NOT_KEPT = ("epoch", "num_tokens")  # the step and our own count of tokens say it
+# The step and our own count of tokens say the first two; the others online DPO sums over padding as well.
+_NOT_KEPT = ("epoch", "num_tokens", "objective/kl", "objective/entropy", "objective/non_score_reward",
+             "objective/rlhf_reward")  # fmt: skip
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Counts and logs each step, ends training with the budget, and breaks off on a loss that is not finite."""
 
-    def __init__(self, lab: Any, name: str, stage: Stage) -> None:
-        self.lab, self.name, self.stage = lab, name, stage
+    def __init__(self, lab: Any, name: str, stage: Stage, online: bool) -> None:
+        self.lab, self.name, self.stage, self.online = lab, name, stage, online
         self.log: list[dict[str, float]] = []
         self.stopped = "finished"
+        self.steps_an_update = 1  # of one that samples: after so many it samples anew
         self._tokens = 0
 
     def read(self, tokens: int, trained: bool) -> None:
@@ -39,7 +43,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Count a step; stop where the budget does."""
         self.lab.count(optimizer_steps=1)
         self.stage.advance(1 / state.max_steps, self._tokens)
-        if self.lab.exhausted and state.global_step < state.max_steps:
+        done = self.online and state.global_step % max(1, self.steps_an_update) == 0
+        if self.lab.reached(OF_SAMPLING if done else OF_FITS) and state.global_step < state.max_steps:
             self.stopped, control.should_training_stop = "budget", True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from alignarena.core.digest import digest
 from alignarena.core.errors import BadInput, RunFailed
 from alignarena.core.lineage import model_root
 from alignarena.evaluators.judges import reading
-from alignarena.evaluators.judges.endpoint import Endpoint, NoReply, check_address
+from alignarena.evaluators.judges.endpoint import Endpoint, NoReply, Reply, check_address
 from alignarena.evaluators.judges.journal import Entry, Journal
 from alignarena.evaluators.judges.pairs import Answer, Pair, in_both_orders
 from alignarena.evaluators.judges.spending import Prices, Purse, estimated, tokens_of
@@ -25,6 +25,7 @@ from alignarena.harness.cache import cache_folder
 
 _DEAD = 8  # failures in a row after which a server is taken for gone
 _CAPPED = "not asked: the spending cap is reached"
+_CUT = "cut off before a verdict; raise max_tokens, as by --set max_tokens=2048"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class ApiJudge:
     goal: str = ""  # what the better one does; empty: is helpful, honest and harmless
     thinking: bool = False  # reasons before the verdict
     decisions: bool = False  # ask for probabilities at /systemone, as `transformers serve` has it: nothing to read
+    max_tokens: int | None = None  # of a reply, thoughts included; None: room for a verdict, if thinking for reasons
     concurrency: int = 4  # calls at a time
     requests_per_minute: float | None = None  # at most, further tries included; None: no limit
     timeout: float = 60.0  # seconds of one try
@@ -58,6 +60,8 @@ class ApiJudge:
             raise BadInput("thinking and decisions exclude each other: a typed decision has no reasons")
         if self.concurrency < 1 or self.retries < 0 or self.rereads < 0 or not self.timeout > 0:
             raise BadInput("concurrency must be 1 or more, retries and rereads 0 or more, timeout above 0")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise BadInput("max_tokens: must be 1 or more; leave it out for the length of a verdict")
         if self.requests_per_minute is not None and not self.requests_per_minute > 0:
             raise BadInput("requests_per_minute: must be above 0; leave it out for no limit")
         if self.max_cost is not None and not (self.max_cost >= 0 and self.prompt_price + self.completion_price > 0):
@@ -65,8 +69,15 @@ class ApiJudge:
 
     @property
     def name(self) -> str:
-        """The model's own name."""
-        return self.model.rstrip("/").rpartition("/")[2] + "-thinking" * self.thinking
+        """The model's own name, and how it is asked where not as usual; a goal of its own by digits."""
+        ways = ["thinking"] * self.thinking + [digest(self.goal)[:6]] * bool(self.goal)
+        return "-".join([self.model.rstrip("/").rpartition("/")[2], *ways])
+
+    @property
+    def how(self) -> str:
+        """Where, whether by typed decisions, and for what goal if it has one of its own."""
+        goal = f", for the goal {self.goal!r}" * bool(self.goal)
+        return f"at {self.base_url}" + ", by typed decisions" * self.decisions + goal
 
     @property
     def lineage(self) -> frozenset[str]:
@@ -77,7 +88,8 @@ class ApiJudge:
     def identity(self) -> str:
         """What its answers are kept under: all that changes them, and nothing that does not, such as the key."""
         fields = (self.model, self.base_url, self.goal, self.thinking, self.decisions, self.rereads)
-        return digest("api judge", reading.REVISION, *fields)
+        limit = [] if self.max_tokens is None else [self.max_tokens]
+        return digest("api judge", reading.REVISION, *fields, *limit)
 
     def answers(self, pairs: Sequence[Pair]) -> list[Answer]:
         """Ask what no rule decides and no earlier run was told.
@@ -121,8 +133,8 @@ class _Round:
         self._judge, self._journal = judge, journal
         self._endpoint = Endpoint(judge.base_url, judge.model, judge.timeout, judge.retries, judge.key_variable,
                                   judge.requests_per_minute)  # fmt: skip
-        self._purse = Purse(judge.prices, judge.max_cost)
-        self._most = reading.LONG_REPLY if judge.thinking else reading.SHORT_REPLY
+        self._purse = Purse(judge.prices, judge.max_cost, judge.retries + 1)
+        self._most = judge.max_tokens or (reading.LONG_REPLY if judge.thinking else reading.SHORT_REPLY)
         self._failures, self._ended, self._lock = 0, "", threading.Lock()
 
     def ask(self, pairs: Sequence[Pair]) -> dict[Pair, str]:
@@ -159,20 +171,18 @@ class _Round:
         return ""
 
     def _entry(self, pair: Pair, text: str) -> Entry | None:
-        """Ask until a reply can be read, at most so often; None if the cap forbids it."""
+        """Ask until a reply can be read, at most so often; None if the cap forbids it.
+
+        Raises:
+            NoReply: None came, or the last had no room for a verdict: kept, it would never be asked for again.
+        """
         said = [{"role": "user", "content": text}]
         replies = list[tuple[int, int]]()
         for _ in range(self._judge.rereads + 1):
-            whole = "\n".join(turn["content"] for turn in said)
-            reserved = self._purse.reserve(whole, self._most)
-            if reserved is None:
+            found = self._reply(said)
+            if found is None:
                 return None
-            used = (0, 0)
-            try:
-                reply = self._endpoint.decide(text) if self._judge.decisions else self._endpoint.ask(said, self._most)
-                used = _used(whole, reply.text, reply.prompt_tokens, reply.completion_tokens)
-            finally:
-                self._purse.settle(reserved, *used)
+            reply, used = found
             replies.append(used)
             side = reply.first
             if side is None:
@@ -180,8 +190,24 @@ class _Round:
             if side is not None:
                 break
             said = [*said, {"role": "assistant", "content": reply.text}, {"role": "user", "content": reading.AGAIN}]
+        if side is None and reply.cut:
+            raise NoReply(_CUT)
         prompt_tokens, completion_tokens = (sum(column) for column in zip(*replies, strict=True))
         return Entry(self._judge.key(pair), side, reply.text, len(replies), prompt_tokens, completion_tokens)
+
+    def _reply(self, said: Sequence[Mapping[str, str]]) -> tuple[Reply, tuple[int, int]] | None:
+        """Return the reply to a conversation with the tokens of both; None if the cap forbids it."""
+        whole = "\n".join(turn["content"] for turn in said)
+        reserved = self._purse.reserve(whole, self._most)
+        if reserved is None:
+            return None
+        used = (0, 0)
+        try:
+            reply = self._endpoint.decide(whole) if self._judge.decisions else self._endpoint.ask(said, self._most)
+            used = _used(whole, reply.text, reply.prompt_tokens, reply.completion_tokens)
+        finally:
+            self._purse.settle(reserved, *used, self._endpoint.lost)
+        return reply, used
 
     def _note_failure(self, error: NoReply) -> None:
         with self._lock:

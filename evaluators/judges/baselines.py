@@ -16,6 +16,7 @@ class Longer:
     name: str = "longer"
     role: str = "diagnostic"
     model: str = ""
+    how: str = ""
     lineage: frozenset[str] = frozenset({"longer"})
 
     def answers(self, pairs: Sequence[Pair]) -> list[Answer]:
@@ -31,6 +32,7 @@ class First:
     name: str = "first"
     role: str = "diagnostic"
     model: str = ""
+    how: str = ""
     lineage: frozenset[str] = frozenset({"first"})
 
     def answers(self, pairs: Sequence[Pair]) -> list[Answer]:
@@ -46,6 +48,7 @@ class Random:
     name: str = "random"
     role: str = "diagnostic"
     model: str = ""
+    how: str = ""
     lineage: frozenset[str] = frozenset({"random"})
 
     def answers(self, pairs: Sequence[Pair]) -> list[Answer]:

@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 
 from alignarena.core.errors import BadInput, RunFailed
 from alignarena.evaluators.judges.pace import Pace
+from alignarena.evaluators.judges.tries import Lost, counting_client
 
 _MISSING_KEY = "none"  # local servers take any
 _SHORTEST_KEY = 8  # a shorter one is a placeholder, and taking it out of texts would only garble them
+_LONGEST = 200  # characters of a server's message that a reason repeats
+_RENAMED = "max_completion_tokens"  # what OpenAI's reasoning models call max_tokens
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     first: float | None = None  # that the first is better, where the server gives probabilities
+    cut: bool = False  # it ended at the most tokens
 
 
 class NoReply(Exception):
@@ -56,11 +60,18 @@ class Endpoint:
         self._openai: Any = openai
         self._where, self._model, self._variable = f"{model} at {base_url}", model, key_variable
         self._key = os.environ.get(key_variable) or _MISSING_KEY
+        self._limit, self._lost = "max_tokens", Lost()
+        self._reasons = dict[int, str]()  # by status
         hooks = {"request": [Pace(per_minute).wait] if per_minute is not None else []}
         self._client = openai.OpenAI(
             base_url=base_url, api_key=self._key, timeout=timeout, max_retries=retries,
-            http_client=openai.DefaultHttpxClient(base_url=base_url, timeout=timeout, event_hooks=hooks),
+            http_client=counting_client(openai, self._lost, base_url=base_url, timeout=timeout, event_hooks=hooks),
         )  # fmt: skip
+
+    @property
+    def lost(self) -> int:
+        """Tries of this thread's last call that the server got and never answered: it may bill them."""
+        return self._lost.tries
 
     def ask(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Reply:
         """Return the reply to a conversation.
@@ -70,10 +81,7 @@ class Endpoint:
             RunFailed: None can come: the key, the model or the address is wrong.
         """
         said: Any = list(messages)
-        create = self._client.chat.completions.create
-        return self._called(
-            lambda: create(model=self._model, messages=said, max_tokens=max_tokens, temperature=0.0), self._read_text
-        )
+        return self._called(lambda: self._completion(said, max_tokens), self._read_text)
 
     def decide(self, question: str) -> Reply:
         """Return how a server of typed decisions (``/systemone``) decides between 1 and 2; errors as :meth:`ask`."""
@@ -82,8 +90,26 @@ class Endpoint:
         body: Any = {"model": self._model, "state": question, "questions": asked}
         return self._called(lambda: self._client.post("/systemone", cast_to=object, body=body), _read_decision)
 
+    def _completion(self, said: Any, most: int) -> Any:
+        """Have a conversation continued; a model that wants the limit by its other name gets it so from then on."""
+
+        def create(limit: str) -> Any:
+            ways: Any = {"temperature": 0.0, limit: most}
+            return self._client.chat.completions.create(model=self._model, messages=said, **ways)
+
+        limit = self._limit
+        try:
+            return create(limit)
+        except self._openai.BadRequestError as error:
+            if limit == _RENAMED or _RENAMED not in error.message:  # who does not know it might reply without end
+                raise
+        found = create(_RENAMED)
+        self._limit = _RENAMED
+        return found
+
     def _called(self, call: Callable[[], Any], read: Callable[[Any], Reply]) -> Reply:
         openai = self._openai
+        self._lost.tries = 0
         try:
             return read(call())
         except openai.APITimeoutError:
@@ -97,19 +123,26 @@ class Endpoint:
         except openai.APIStatusError as error:
             # too many requests, even after waiting as told, may be a quota that is used up
             dead = error.status_code >= 500 or error.status_code == 429
-            raise NoReply(f"status {error.status_code}", dead) from None
+            raise NoReply(self._reason(error), dead) from None
         except (openai.OpenAIError, ValueError, AttributeError, LookupError, TypeError):
             raise NoReply("not a reply of such an endpoint") from None
+
+    def _reason(self, error: Any) -> str:
+        """Return the status and, of 4xx, what the server first said with it: later messages may differ by a number."""
+        told = self.without_key(error.message).partition(" - ")[2] if error.status_code < 500 else ""
+        short = " ".join(told.split())[:_LONGEST]
+        return self._reasons.setdefault(error.status_code, f"status {error.status_code}{short and f': {short}'}")
 
     def without_key(self, text: str) -> str:
         """Return a text with the key taken out: a server may repeat it."""
         return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
 
     def _read_text(self, found: Any) -> Reply:
-        text = found.choices[0].message.content
+        choice = found.choices[0]
         usage = getattr(found, "usage", None)
-        counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
-        return Reply(self.without_key(text or ""), *counts)
+        sent, written = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+        text = self.without_key(choice.message.content or "")
+        return Reply(text, sent, written, cut=choice.finish_reason == "length")
 
 
 def _read_decision(found: Any) -> Reply:

@@ -30,9 +30,15 @@ class LocalJudge:
 
     @property
     def name(self) -> str:
-        """The model's own name, and how it is asked where not as usual."""
+        """The model's own name, and how it is asked where not as usual; a goal of its own by digits."""
         ways = ["pointwise"] * self.pointwise + ["thinking"] * bool(self.rationale_tokens)
+        ways += [digest(self.goal)[:6]] * bool(self.goal)
         return "-".join([self.model.rstrip("/").rpartition("/")[2], *ways])
+
+    @property
+    def how(self) -> str:
+        """Where, and for what goal if it has one of its own."""
+        return "on this machine" + f", for the goal {self.goal!r}" * bool(self.goal)
 
     @property
     def lineage(self) -> frozenset[str]:

@@ -43,6 +43,11 @@ def in_both_orders(first: float, swapped: float, unreadable: int = 0) -> Answer:
     return Answer((first + 1.0 - swapped) / 2.0, (first, swapped), unreadable)
 
 
+def orders_read(answers: Sequence[Answer]) -> list[tuple[float, float]]:
+    """Return the orders of the answers that tell how a judge agrees with itself: it was asked, and read, in both."""
+    return [one.orders for one in answers if one.orders is not None and not one.ruled and not one.unreadable]
+
+
 class PairJudge(Protocol):
     """Compares two completions of a prompt. A frozen dataclass."""
 
@@ -59,6 +64,11 @@ class PairJudge(Protocol):
     @property
     def model(self) -> str:
         """The language model that answers; empty where none does."""
+        ...
+
+    @property
+    def how(self) -> str:
+        """Where it is asked and what for, as far as its name does not say it; may be empty."""
         ...
 
     @property

@@ -25,6 +25,7 @@ class ReplayJudge:
     kind: str = "replay"  # human: people gave them
     role: str = "verdict"
     model: str = ""
+    how: str = ""
 
     @property
     def name(self) -> str:

@@ -23,6 +23,7 @@ class ScorerJudge:
     # scorer may read of a completion besides its text
     role: str = "diagnostic"  # it is the reward that methods trained on, or made that
     model: str = ""
+    how: str = ""
 
     @property
     def lineage(self) -> frozenset[str]:

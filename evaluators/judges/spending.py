@@ -34,23 +34,29 @@ def estimated(texts: Sequence[str], max_tokens: int, prices: Prices) -> tuple[in
 
 
 class Purse:
-    """Dollars of one run; several threads spend from it, and together never more than the cap."""
+    """Dollars of one run; several threads spend from it, and together never more than the cap.
 
-    def __init__(self, prices: Prices, cap: float | None) -> None:
-        self._prices, self._cap, self._lock = prices, cap, threading.Lock()
+    Args:
+        prices: US dollars a million tokens.
+        cap: Dollars; None: no cap.
+        tries: Requests of one call at most. A server may bill each: it goes on when who asked no longer waits.
+    """
+
+    def __init__(self, prices: Prices, cap: float | None, tries: int) -> None:
+        self._prices, self._cap, self._tries, self._lock = prices, cap, tries, threading.Lock()
         self._reserved = self.spent = 0.0
 
     def reserve(self, text: str, max_tokens: int) -> float | None:
-        """Set aside the most that a call can cost; None if that might break the cap."""
-        most = self._prices.cost(len(text) / _AT_LEAST + 1, max_tokens)
+        """Set aside the most that a call can cost by all its tries; None if that might break the cap."""
+        most = self._prices.cost(len(text) / _AT_LEAST + 1, max_tokens) * self._tries
         with self._lock:
             if self._cap is not None and self.spent + self._reserved + most > self._cap:
                 return None
             self._reserved += most
         return most
 
-    def settle(self, reserved: float, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
-        """Replace what was set aside by what it cost."""
+    def settle(self, reserved: float, prompt_tokens: int, completion_tokens: int, lost: int) -> None:
+        """Replace what was set aside by what the reply cost, and the most that the tries lost before it may have."""
         with self._lock:
             self._reserved -= reserved
-            self.spent += self._prices.cost(prompt_tokens, completion_tokens)
+            self.spent += self._prices.cost(prompt_tokens, completion_tokens) + reserved / self._tries * lost

@@ -12,7 +12,7 @@ import numpy as np
 
 from alignarena.evaluators.judges.baselines import First, Longer
 from alignarena.evaluators.judges.files import Labelled, read_labelled
-from alignarena.evaluators.judges.pairs import Answer, PairJudge
+from alignarena.evaluators.judges.pairs import Answer, PairJudge, orders_read
 from alignarena.results import agreement
 from alignarena.results.agreement import People
 from alignarena.results.stats import bootstrap_interval
@@ -95,7 +95,7 @@ def with_people(pairs: list[Labelled], answers: list[Answer]) -> dict[str, Any]:
 
 
 def _with_itself(judged: _Judged) -> dict[str, Any]:
-    orders = [one.orders for one in judged.answers if one.orders is not None and not one.ruled]
+    orders = orders_read(judged.answers)
     lengths = [(len(one.pair.a), len(one.pair.b)) for one in judged.pairs]
     strict = [i for i, side in enumerate(judged.majorities) if side in (1, 2) and judged.sides[i] is not None]
     shares = [agreement.longer_share([who[i] for i in strict], [lengths[i] for i in strict])

@@ -10,8 +10,10 @@ from judge_server import JudgeServer
 
 from alignarena import cli
 from alignarena.benchmarks.judging import judge
-from alignarena.core.errors import BadInput
+from alignarena.core.errors import BadInput, RunFailed
 from alignarena.core.files import read_json, write_jsonl
+from alignarena.evaluators.judges.baselines import Longer
+from alignarena.evaluators.judges.local import LocalJudge
 from alignarena.evaluators.labeler import as_text
 from alignarena.results.frame import load_results
 from alignarena.results.store import RunFolder
@@ -108,6 +110,48 @@ def test_a_judge_that_cannot_be_reached_leaves_the_run_as_it_was(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "judge nobody answered none of" in said and "(no connection)" in said
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_judge_that_names_no_side_gives_no_verdict(run: RunFolder) -> None:
+    pytest.importorskip("openai")
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with JudgeServer(answer=lambda number, said: "").running() as server:
+        settings = {"base_url": server.url, "rereads": 0}
+        with pytest.raises(RunFailed, match=r"judge other-9b answered none of .* --set max_tokens=2048"):
+            judge(run.path, "api:other-9b", settings)
+        assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+        asked, server.answer = len(server.asked), lambda number, said: "1"
+        judge(run.path, "api:other-9b", {**settings, "max_tokens": 2048})
+        assert len(server.asked) == 2 * asked and scored(run, "dpo", "judge_other_9b")
+
+
+def test_what_could_not_be_read_says_nothing_of_order(run: RunFolder) -> None:
+    pytest.importorskip("openai")
+
+    def reads_half(number: int, said: list[dict[str, str]]) -> str:
+        first, _, second = said[0]["content"].partition("Response 1: ")[2].partition("\n\nResponse 2: ")
+        return "1" if first < second else "Neither"
+
+    with JudgeServer(answer=reads_half).running() as server:
+        judge(run.path, "api:other-9b", {"base_url": server.url, "rereads": 0})
+    for row in read_json(run.path / "extra" / "judge_other_9b.json")["rows"]:
+        assert row[5:7] == [None, None] and row[7] > 0  # each pair has one order that was read
+
+
+def test_judges_of_other_goals_stand_side_by_side(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setattr(LocalJudge, "answers", lambda self, pairs: Longer().answers(pairs))
+    with JudgeServer(answer=lambda number, said: "1").running() as server:
+        judge(run.path, "api:other-9b", {"base_url": server.url})
+        judge(run.path, "api:other-9b", {"base_url": server.url, "goal": "Be brief."})
+    plain = scored(run, "dpo", "judge_other_9b")
+    judge(run.path, "local:other-9b")  # of one name, but asked another way
+    cards = {name: card["note"] for name, card in run.provenance["evaluators"].items() if "other_9b" in name}
+    assert len(cards) == 3 and all(scored(run, "dpo", name) for name in cards)
+    assert scored(run, "dpo", "judge_other_9b") == plain
+    (brief,) = [note for note in cards.values() if "Be brief." in note]
+    assert server.url in brief and server.url in cards["judge_other_9b"]
+    assert "on this machine" in cards["judge_other_9b_local"]
 
 
 def test_without_sft_there_is_nothing_to_compare_with(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import yaml
 
 import alignarena
 from alignarena import cli
-from alignarena.benchmarks import rescore, sweep
+from alignarena.benchmarks import provenance, rescore, sweep
 from alignarena.core import registry
 from alignarena.core.contract import Lab, Policy, Task
 from alignarena.core.errors import BadInput, RunFailed
@@ -172,6 +172,9 @@ def test_a_data_file_that_changed_is_another_run(copied_run: Any, monkeypatch: p
         sweep.run(copied_run.suite, out=copied_run.folder)
     monkeypatch.setattr(sweep, "files_digest", lambda config: None)  # gone: a finished run does not need them
     assert sweep.run(copied_run.suite, out=copied_run.folder)[1] == []
+    monkeypatch.setattr(sweep, "files_digest", lambda config: "what came back")
+    with pytest.raises(BadInput, match="made from other rows"):
+        sweep.run(copied_run.suite, out=copied_run.folder)
 
 
 def test_a_cell_that_is_written_anew_is_not_done_meanwhile(copied_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,6 +400,44 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
 
 
 # -- scoring again ----------------------------------------------------------------------------------------------------
+
+
+def test_scoring_leaves_what_a_run_recorded_of_itself(copied_run: Any) -> None:
+    def noted() -> dict[str, Any]:
+        known = RunFolder.open(copied_run.folder).provenance
+        return {key: value for key, value in known.items() if key != "evaluators"}
+
+    before = noted()
+    rescore.score(copied_run.folder, evaluators=["proxy", "kl"])
+    assert noted() == before
+    shutil.rmtree(copied_run.cache)
+    with pytest.raises(BadInput, match="no longer holds the stage"):
+        rescore.score(copied_run.folder, evaluators=["kl"])
+    assert noted() == before
+
+
+def test_without_completions_nothing_is_scored_and_nothing_lost(copied_run: Any) -> None:
+    for name in tiny_suite.METHODS:
+        (copied_run.folder / name / "0" / "completions.jsonl").unlink()
+    before = _scores(copied_run.folder)
+    with pytest.raises(BadInput, match="no completions are stored here"):
+        rescore.score(copied_run.folder, evaluators=["behaviour"])
+    assert _scores(copied_run.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["x", "run", "quickstart", "--set", "model.system_message=Be kind"],
+         "alignarena run quickstart --set 'model.system_message=Be kind'"),
+        (["ipykernel", "-f", "kernel.json"], "alignarena run runs/a/suite.resolved.yaml --out runs/a-again"),
+    ],
+)  # fmt: skip
+def test_the_command_on_record_can_be_given_again(
+    argv: list[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    assert provenance._command(Path("runs/a")) == command
 
 
 def test_scoring_completions_again_needs_no_model(

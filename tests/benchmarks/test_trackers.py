@@ -87,6 +87,17 @@ def test_trackio_keeps_its_own_place(fake: Callable[..., None], tmp_path: Path) 
     assert runs[0].finished
 
 
+def test_a_tracker_that_fails_costs_a_line(
+    fake: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("no network")
+
+    fake("wandb", init=init)
+    report_curves("wandb", "quickstart", "ppo/1", LINES, tmp_path)
+    assert capsys.readouterr().err == "ppo/1: curves not sent to wandb: no network\n"
+
+
 def test_tensorboard_writes_into_the_run_folder_anew(fake: Callable[..., None], tmp_path: Path) -> None:
     scalars: list[tuple[str, float, int]] = []
 

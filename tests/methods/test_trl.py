@@ -159,6 +159,13 @@ def test_equal_work_is_done_once_and_other_settings_are_other_work(toy_cell: Cal
 
 
 @pytest.mark.usefixtures("with_trl")
+def test_it_learns_from_what_was_sampled_to_the_last_completion(toy_cell: Callable[..., Any]) -> None:
+    lab, task = toy_cell(completions=32)  # what the annotator is shown
+    TRLDPO().align(task, lab)
+    assert lab.exhausted and lab.account.stages[-1]["stopped"] == "finished"
+
+
+@pytest.mark.usefixtures("with_trl")
 def test_a_budget_ends_a_trainer_with_the_policy_it_has(toy_cell: Callable[..., Any]) -> None:
     lab, task = toy_cell(sampled_tokens=500)
     policy = replace(ONLINE_METHODS[0], updates=30).align(task, lab)

@@ -46,6 +46,16 @@ def test_the_peak_of_the_form_of_gao_is_found(results: Results) -> None:
     assert row[3].sort == pytest.approx(results.compare("ppo", "sft", "gold").difference)
 
 
+def test_a_distance_that_is_no_completions_is_left_out(tmp_path: Path, run_folders: ModuleType) -> None:
+    """TRL logs means over tokens: on this axis they would be nearer to SFT by a completion's length."""
+    folder = run_folders.quickstart(tmp_path / "run", methods=("sft", "ppo"))
+    logged = {"fit": 0, "loss_name": "RLOOTrainer", "phase": 0}
+    rows = [{**logged, "step": i, "kl": i / 9, "reward": i / 9} for i in range(9)]
+    folder.write_cell("ppo", 0, metrics=rows)
+    folder.write_cell("sft", 0, metrics=[])
+    assert over_training.courses(load_results(folder.path)) == []
+
+
 def test_without_rewards_and_distances_there_is_no_course(tmp_path: Path, run_folders: ModuleType) -> None:
     results = load_results(run_folders.quickstart(tmp_path / "run", methods=("base", "best_of_n")).path)
     assert over_training.courses(results) == []

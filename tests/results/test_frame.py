@@ -200,6 +200,19 @@ def test_a_method_of_other_settings_is_another_row(tmp_path: Path, run_folders: 
     results = load_results(first.path, second.path, third.path)
     assert results.methods == ["a/sft", "a/dpo", "b/sft", "b/dpo"]
     assert results.entry("b/dpo").baseline == "b/sft"
+    alone = run_folders.quickstart(tmp_path / "d", methods=("dpo",))
+    alone.write_suite({**suite, "methods": {"dpo": {"beta": 0.3}}})
+    results = load_results(first.path, alone.path)
+    assert results.methods == ["a/sft", "a/dpo", "d/dpo"] and results.entry("d/dpo").baseline == "a/sft"
+    assert "no verdict" not in list(results.leaderboard()["verdict_vs_sft"])[2]
+
+
+def test_seeds_of_two_settings_are_no_result(tmp_path: Path, run_folders: ModuleType) -> None:
+    folder = run_folders.quickstart(tmp_path / "r", methods=("sft", "dpo"), seeds=(0, 1))
+    assert load_results(folder.path).entry("dpo").status == "DONE"
+    folder.write_cell("dpo", 1, config={"beta": 0.3})  # a kill came before seed 0 was run again
+    assert load_results(folder.path).entry("dpo").status == "WAITING"
+    assert rows(folder)["dpo"]["verdict_vs_sft"] == "no verdict (WAITING)"
 
 
 def test_a_studys_folder_stands_for_its_variants_in_order(tmp_path: Path, run_folders: ModuleType) -> None:

@@ -10,6 +10,7 @@ import pytest
 from judge_server import JudgeServer, free_port
 
 from alignarena.core.errors import BadInput, RunFailed
+from alignarena.evaluators.judges import endpoint
 from alignarena.evaluators.judges.api import ApiJudge
 from alignarena.evaluators.judges.pairs import Answer, Pair
 from alignarena.evaluators.judges.reading import read
@@ -28,6 +29,29 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def judge(server: JudgeServer, **fields: Any) -> ApiJudge:
     return ApiJudge("m", **{"base_url": server.url, "retries": 1, "timeout": 5.0, "concurrency": 2, **fields})
+
+
+def cut(text: str) -> tuple[int, dict[str, Any]]:
+    """Return a reply that ended at the most tokens."""
+    body = JudgeServer().body(text)
+    body["choices"][0]["finish_reason"] = "length"
+    return 200, body
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What each request holds, of judges with ``requests_per_minute``; it is noted before the server sees it."""
+    found: list[dict[str, Any]] = []
+
+    class Seen:
+        def __init__(self, per_minute: float) -> None:
+            pass
+
+        def wait(self, request: Any) -> None:
+            found.append(json.loads(request.content))
+
+    monkeypatch.setattr(endpoint, "Pace", Seen)
+    return found
 
 
 def lines(cache: Path) -> list[dict[str, Any]]:
@@ -123,8 +147,9 @@ def test_requests_a_minute_are_limited_further_tries_included(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(("body", "reason"), [
-    ((500, "{}"), "status 500"), ((400, {"error": {"message": "too long"}}), "status 400"), ((429, "{}"), "status 429"),
-    ((200, "<html>"), "not a reply of such an endpoint"), ((200, {"choices": []}), "not a reply of such an endpoint"),
+    ((500, "{}"), "status 500"), ((400, {"error": {"message": "too long"}}), "status 400: too long"),
+    ((429, "{}"), "status 429"), ((200, "<html>"), "not a reply of such an endpoint"),
+    ((200, {"choices": []}), "not a reply of such an endpoint"),
 ])  # fmt: skip
 def test_what_stays_away_is_missing_and_asked_by_the_next_run(
     body: Any, reason: str, capsys: pytest.CaptureFixture[str]
@@ -140,6 +165,62 @@ def test_what_stays_away_is_missing_and_asked_by_the_next_run(
     with ill.running() as server:
         assert judge(server).answers(PAIRS)[3].probability == 0.5
         assert len(server.asked) == before + 2
+
+
+def test_why_it_is_refused_is_told_once_and_without_the_key(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuses(number: int, said: list[dict[str, str]]) -> Any:
+        return 400, {"error": {"message": f"you sent\n{number} tokens by the key {KEY}, " + "too many " * 50}}
+
+    with JudgeServer(answer=refuses).running() as server:
+        answers = judge(server, concurrency=1).answers(PAIRS)
+    (reason,) = {one.missing for one in answers}  # servers count in their messages: one stands for all
+    assert reason.startswith("status 400: you sent 0 tokens by the key [key], too many") and len(reason) < 250
+    assert "12 without an answer (status 400" in capsys.readouterr().err
+
+
+_RENAMED = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+def test_the_other_name_of_the_limit_is_used_where_asked_for(sent: list[dict[str, Any]]) -> None:
+    def renamed(number: int, said: list[dict[str, str]]) -> Any:
+        return (400, {"error": {"message": _RENAMED}}) if "max_tokens" in sent[-1] else "1"
+
+    with JudgeServer(answer=renamed).running() as server:
+        (answer,) = judge(server, requests_per_minute=1.0, concurrency=1).answers(PAIRS[:1])
+    assert answer.orders == (1.0, 1.0)
+    names = [[name for name in one if name.startswith("max_")] for one in sent]
+    assert names == [["max_tokens"], ["max_completion_tokens"], ["max_completion_tokens"]]  # and it is remembered
+    assert sent[1]["max_completion_tokens"] == sent[0]["max_tokens"]
+
+
+def test_the_limit_keeps_its_name_where_the_other_is_refused_too(sent: list[dict[str, Any]]) -> None:
+    with JudgeServer(answer=lambda number, said: (400, {"error": {"message": _RENAMED}})).running() as server:
+        (answer,) = judge(server, requests_per_minute=1.0, concurrency=1).answers(PAIRS[:1])
+    assert answer.missing.startswith("status 400: Unsupported parameter")
+    assert ["max_tokens" in one for one in sent] == [True, False, True, False]
+
+
+def test_a_reply_cut_before_its_verdict_is_missing_and_asked_again(
+    own_cache: Path, sent: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    thinks = JudgeServer(answer=lambda number, said: cut("<think>\nVerdict: 1 would be"))
+    with thinks.running() as server:
+        (answer,) = judge(server).answers(PAIRS[:1])
+        assert answer == Answer(None, missing="cut off before a verdict; raise max_tokens, as by --set max_tokens=2048")
+        assert lines(own_cache) == [] and "2 without an answer (cut off" in capsys.readouterr().err
+        server.answer = lambda number, said: "<think>\nVerdict: 2, at first sight\n</think>\n\n1"
+        roomy = judge(server, max_tokens=2048, requests_per_minute=1.0)
+        assert roomy.answers(PAIRS[:1])[0].orders == (1.0, 1.0)
+        assert {one["max_tokens"] for one in sent} == {2048}
+        assert roomy.identity != judge(server).identity == judge(server, max_tokens=None).identity
+    with pytest.raises(BadInput, match="max_tokens: must be 1 or more"):
+        ApiJudge("m", max_tokens=0)
+
+
+def test_who_is_cut_off_while_chatting_is_asked_for_one_character() -> None:
+    with JudgeServer(answer=lambda number, said: "2" if len(said) > 1 else cut("Both responses")).running() as server:
+        (answer,) = judge(server).answers(PAIRS[:1])
+    assert answer.orders == (0.0, 0.0) and answer.unreadable == 0
 
 
 def test_a_timeout_is_missing() -> None:
@@ -192,6 +273,33 @@ def test_a_spending_cap_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
         ApiJudge("m", max_cost=1.0)
 
 
+@pytest.mark.parametrize(("slow", "spent"), [({0, 1, 2, 3}, "0.0640"), ({0}, "0.0180"), (set(), "0.0020")])
+def test_tries_that_timed_out_count_at_their_worst(
+    slow: set[int], spent: str, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    def late(number: int, said: list[dict[str, str]]) -> str:
+        time.sleep(0.4 * (number in slow))
+        return "1"
+
+    with JudgeServer(answer=late).running() as server:  # 16 thousandths of a dollar a reply at most, 1 as counted
+        priced = judge(server, completion_price=1000.0, concurrency=1, timeout=0.2, retries=1)
+        priced.answers(PAIRS[:1])
+    assert f"{spent} US dollars spent" in capsys.readouterr().err
+
+
+def test_the_cap_reckons_with_every_try() -> None:
+    with JudgeServer().running() as server:
+        capped = judge(server, completion_price=1000.0, max_cost=0.03, retries=1)  # two tries may cost .032
+        assert capped.answers(PAIRS[:1])[0].missing == "not asked: the spending cap is reached"
+        assert server.asked == []
+
+
+def test_what_nobody_got_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    ApiJudge("m", base_url=url, retries=1, completion_price=1000.0, concurrency=2).answers(PAIRS[:1])
+    assert "0 answered, 0.0000 US dollars spent" in capsys.readouterr().err
+
+
 def test_the_price_is_told_before_and_after_where_the_server_counts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with JudgeServer(usage=False).running() as server:
         judge(server, prompt_price=100.0).answers(PAIRS[:1])
@@ -232,6 +340,8 @@ def test_what_is_written_for_the_judge_does_not_pass_for_the_question() -> None:
     ("1", 1.0), (" 2.", 0.0), ("**1**", 1.0), ("Response 2", 0.0), ("Response 1 is better.", 1.0), ("Verdict: 2", 0.0),
     ("Preferred Response=1", 1.0), ("1, as it is clearer", 1.0), ("Verdict: 1\nNo: Verdict: 2", 0.0),
     ("1 or 2", None), ("1/2", None), ("Response 1 is worse than Response 2", None), ("Neither", None), ("", None),
+    ("<think>Verdict: 2?\nNo.</think>\n\n1", 1.0), ("<think>\n\n</think>2", 0.0), ("Verdict: 2?</think>\n1", 1.0),
+    ("<think>\nVerdict: 1", None), ("<think>1</think>", None),
     ("12", None), ("Both 1 and 2 are fine", None), ("The first", None),
 ])  # fmt: skip
 def test_a_reply_is_read_strictly(reply: str, side: float | None) -> None:
@@ -239,5 +349,6 @@ def test_a_reply_is_read_strictly(reply: str, side: float | None) -> None:
 
 
 def test_reasons_are_no_verdict() -> None:
+    assert read("<think>Verdict: 1</think>It is clear.\nVerdict: 2", thinking=True) == 0.0
     assert read("1. It is short.\n2. It is clear.", thinking=True) is None
     assert read("1. It is short.\nVerdict: 2", thinking=True) == 0.0

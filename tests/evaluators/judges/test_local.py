@@ -42,6 +42,10 @@ def test_it_meets_no_role_marker_and_no_long_text(new_lab: Callable[..., Harness
 def test_its_name_says_how_it_is_asked() -> None:
     assert LocalJudge("org/m-1").name == "m-1"
     assert LocalJudge("org/m-1", pointwise=True, rationale_tokens=9).name == "m-1-pointwise-thinking"
+    brief, kind = LocalJudge("m", goal="Be brief."), LocalJudge("m", goal="Be kind.")
+    assert brief.name != kind.name and brief.name.startswith("m-")
+    assert brief.name == ApiJudge("m", goal="Be brief.").name
+    assert "Be brief." in brief.how and "on this machine" in brief.how
     assert LocalJudge("m").lineage == {"model m"} and LocalJudge("m").role == "verdict"
 
 

@@ -12,7 +12,7 @@ import pytest
 from alignarena import cli
 from alignarena.core.errors import BadInput
 from alignarena.evaluators.judges.baselines import First, Longer, Random
-from alignarena.evaluators.judges.pairs import Answer, Pair
+from alignarena.evaluators.judges.pairs import Answer, Pair, in_both_orders
 from alignarena.evaluators.judges.registry import find_judge
 from alignarena.evaluators.judges.validate import as_rows, validate
 
@@ -87,6 +87,17 @@ def test_missing_answers_are_counted(labelled: Path) -> None:
     assert all(math.isnan(found[name]) for name in ("agreement", "kappa", "position_bias", "length_bias"))
 
 
+def test_a_judge_agrees_with_itself_on_what_it_said_in_both_orders(labelled: Path) -> None:
+    class Mumbles(Longer):
+        def answers(self, pairs: Sequence[Pair]) -> list[Answer]:
+            silent, half, firm = in_both_orders(0.5, 0.5, 2), in_both_orders(0.5, 1.0, 1), in_both_orders(1.0, 1.0)
+            return [silent, half, firm, *[silent] * (len(pairs) - 3)]
+
+    found = validate(Mumbles(), labelled)
+    assert (found["swap_consistency"], found["position_bias"]) == (0.0, 1.0)  # of the firm one alone
+    assert found["unreadable"] == 9
+
+
 def test_one_person_and_hh_pairs(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"prompt": "p", "chosen": "long one", "rejected": "no"}\n')
@@ -117,7 +128,7 @@ def test_a_wrong_judge_is_named(spec: str, settings: dict[str, Any], said: str) 
 
 def test_settings_of_a_command_line_are_typed() -> None:
     judge: Any = find_judge("api:org/m", {"timeout": "3", "thinking": "true", "goal": "Be brief."})
-    assert (judge.timeout, judge.thinking, judge.goal, judge.name) == (3.0, True, "Be brief.", "m-thinking")
+    assert (judge.timeout, judge.thinking, judge.goal, judge.name) == (3.0, True, "Be brief.", "m-thinking-b1cc2e")
 
 
 def test_the_verb(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
