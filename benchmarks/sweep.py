@@ -336,23 +336,24 @@ class Sweep:
             known = None  # nothing came of it: a wrong path, say, that is now put right
             self.folder.update_status(cells={})
         merged = resolved(self.plan)
+        files = files_digest(self.plan.data)
         if known:
-            self._refuse_mixtures()
+            self._refuse_mixtures(files)
             merged["methods"] = {**self.folder.suite.get("methods", {}), **merged["methods"]}
             merged["seeds"] = sorted({*self.folder.suite.get("seeds", ()), *merged["seeds"]})
         self.folder.write_suite(merged)
-        files = files_digest(self.plan.data) or (self.folder.status.get("data_files") if known else None)
-        self.folder.update_status(suite_digest=named, data_files=files)
+        kept = self.folder.status.get("data_files") if known else None  # of files that are gone: they may come back
+        self.folder.update_status(suite_digest=named, data_files=files or kept)
 
-    def _refuse_mixtures(self) -> None:
+    def _refuse_mixtures(self, files: str | None) -> None:
         """Refuse a folder whose finished cells would be compared with, or averaged over, what was made otherwise.
 
         Raises:
             BadInput: The user's data changed since, or another seed of a method has other settings.
         """
         folder, done = self.folder.path, [cell for cell in self.folder.cells() if self.folder.state(*cell) == "DONE"]
-        was, now = self.folder.status.get("data_files"), files_digest(self.plan.data)
-        if done and was and now and was != now:
+        before = self.folder.status.get("data_files")
+        if done and before and files and before != files:
             raise BadInput(f"{folder} was made from other rows than the data files hold now; choose another --out")
         for name, seed in done:
             if name in self.methods and seed not in self.plan.seeds and not self._done(name, seed):
